@@ -1,0 +1,1 @@
+"""What is shipped beside the code: pipelines with their data and models, Kafka, Prometheus, locks."""

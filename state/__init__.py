@@ -1,0 +1,1 @@
+"""What is remembered: lane windows, the feature store, caches and the vault."""

@@ -1,0 +1,1 @@
+"""What is computed: models, releases, expressions, policy and personal-data findings."""

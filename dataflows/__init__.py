@@ -1,0 +1,1 @@
+"""Dataflows: start at `decisions.py`, which wires the stages into one flow."""

@@ -1,0 +1,1 @@
+"""One folder for each pipeline: its file, its cases, its data and its models."""

@@ -1,0 +1,1 @@
+"""Motor and home claims at first notice."""

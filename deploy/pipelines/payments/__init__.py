@@ -1,0 +1,1 @@
+"""Card payments from a generator that knows the true probability of fraud."""

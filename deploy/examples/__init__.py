@@ -1,0 +1,1 @@
+"""The parts of Penstock in flows of your own."""

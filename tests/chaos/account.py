@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tests.chaos.history import Kill, Outage
 from tests.chaos.plan import KILLS, Incident
 from tests.chaos.stand import FIRSTS
-from tests.chaos.trouble import Kill, Outage
 from tests.chaos.verdict import Verdict
 
 STALL_SECONDS = 5.0

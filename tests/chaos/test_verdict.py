@@ -12,9 +12,9 @@ import orjson
 import pytest
 
 from tests.chaos.account import Account, Form, hollow
+from tests.chaos.history import Kill, Outage
 from tests.chaos.plan import CALLS, CHANGES, KILLS, Incident, plan
 from tests.chaos.reader import Record
-from tests.chaos.trouble import Kill, Outage
 from tests.chaos.verdict import Origin, Verdict, Windows, judge, kills_before
 
 WINDOWS = Windows({"seen_1h": ("count", 3_600_000, None)}, pane_ms=60_000, lateness_ms=600_000, include_late=True)

@@ -16,11 +16,12 @@ import orjson
 
 from tests.benchmarks.compare import differences
 from tests.chaos.account import STALL_SECONDS, Account, Form, hollow
+from tests.chaos.history import Span
 from tests.chaos.load import Load
 from tests.chaos.plan import CALLS, STORE, Incident, plan
 from tests.chaos.reader import LiveReader, Record, StallWatch, read_all
 from tests.chaos.stand import FIRSTS, LANES, Copy, Stand
-from tests.chaos.trouble import Span, Trouble
+from tests.chaos.trouble import Trouble
 from tests.chaos.verdict import Origin, Windows, judge, kills_before
 
 _PATIENCE, _PATIENCE_WITH_MUTANTS = 40.0, 12.0

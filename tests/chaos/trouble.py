@@ -10,17 +10,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-from confluent_kafka import Consumer
 
 from tests.chaos.crash_points import TAKEN
 from tests.chaos.engine import Slots, signal_to
+from tests.chaos.history import Kill, Outage, Span
 from tests.chaos.load import Load
 from tests.chaos.plan import Incident
 from tests.chaos.stand import Stand
 from tests.chaos.verdict import Origin
+from tests.chaos.visitor import visit
 from tests.chaos.zombies import Zombies
 
 _GAP, _AFTER_OUTAGE = 0.5, 3.0
@@ -28,45 +28,13 @@ _AGE = 5.5
 """Younger slots are spared where there are older ones: the template waits before it starts one that died quickly."""
 _AHEAD_SECONDS = 5.0
 """How far the load may be ahead of an incident that waits for a slot to strike."""
-_CALM_SECONDS = 9.0
+_CALM_SECONDS, _STUCK_SECONDS = 9.0, 8.0
+"""How long an incident waits at most for readers to catch up, or for any sign of life since the one before it. Without
+the second, a machine on which a launcher starts slower than incidents follow each other decides nothing all along."""
 _RECOVERY_SECONDS = 60.0
 """How long all slots may take to be ready after the last incident."""
 _OBEY = {"commit": 3.0, "nap": 3.0, "zombie": 3.0, "change": 10.0}
 """Seconds after which an order that nobody has taken is carried out from outside, or for a zombie taken back."""
-
-
-@dataclass(slots=True)
-class Kill:
-    """A SIGKILL that has happened."""
-
-    moment: float
-    """Unix seconds."""
-    kind: str
-    point: str
-    """Where it was; empty for one from outside."""
-    idle: bool = False
-    """Whether there was nothing to decide."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outage:
-    """A time without the broker."""
-
-    seconds: float
-    events: int
-    """How many were sent meanwhile."""
-
-
-@dataclass(slots=True)
-class Span:
-    """A time in which readers may have to wait longer than for a slot's new life."""
-
-    begin: float
-    why: str
-    recovers: float = math.inf
-    """When the cause was gone."""
-    end: float = math.inf
-    """When all slots were ready after that. Unix seconds, all of them."""
 
 
 class Trouble:
@@ -106,6 +74,8 @@ class Trouble:
         """Order not yet taken to its incident."""
         self._napping: set[int] = set()
         self._not_before = self._since = self._start_at = 0.0
+        self._decided_before = -1
+        """First records that readers had at the incident before."""
         self._broker_away = False
         self.kills: list[Kill] = []
         self.spans: list[Span] = []
@@ -159,17 +129,21 @@ class Trouble:
         self._load.until = self._load_until()
         if self._incidents and self._load.sent >= self._incidents[0].at and now >= self._not_before:
             self._since = self._since or now
-            if self._calm and self._unquiet(now - self._since):
+            if self._unquiet(now - self._since):
                 return
             if getattr(self, f"_{self._incidents[0].kind}")(self._incidents[0]):
                 self._incidents.pop(0)
                 self._not_before, self._since = now + _GAP, 0.0
+                self._decided_before = len(self._decided)
 
     def _load_until(self) -> float:
-        """Events to send for now: not far ahead of what is to come, with a second's worth for each order not taken."""
-        following = self._incidents[0].at if self._incidents else math.inf
-        kept = len(self._ordered) * self._load.rate
-        return min(following + _AHEAD_SECONDS * self._load.rate, self._load.events - kept if kept else math.inf)
+        """Events to send for now: not far ahead of what is to come, and a second's worth is kept for each of it."""
+        kept = (len(self._ordered) + len(self._incidents)) * self._load.rate
+        most = self._load.events - kept if kept else math.inf
+        if not self._incidents:
+            return most
+        due = self._incidents[0].at
+        return max(due + 1, min(due + _AHEAD_SECONDS * self._load.rate, most))
 
     def _progress(self) -> str:
         share = self._load.sent / self._load.events
@@ -178,6 +152,10 @@ class Trouble:
 
     def _unquiet(self, waited: float) -> bool:
         """Whether there is something to wait for."""
+        if len(self._decided) == self._decided_before and not self._idle() and not self._broker_away:
+            return waited < _STUCK_SECONDS
+        if not self._calm:
+            return False
         if self.zombies.asleep or any(incident.kind == "zombie" for incident in self._ordered.values()):
             return True
         return self._load.sent - len(self._decided) > self._load.rate and waited < _CALM_SECONDS
@@ -205,10 +183,10 @@ class Trouble:
         self._order(name, "kill 0", incident, None)
         copy = self._stand.disturbed
 
-        def visit() -> None:
-            self.visits += _visit(self._stand.servers.bootstrap, copy.group, copy.pipeline.topic("events"))
+        def come_and_go() -> None:
+            self.visits += visit(self._stand.servers.bootstrap, copy.group, copy.pipeline.topic("events"))
 
-        threading.Thread(target=visit, name="visitor", daemon=True).start()
+        threading.Thread(target=come_and_go, name="visitor", daemon=True).start()
         return True
 
     def _nap(self, incident: Incident) -> bool:
@@ -329,17 +307,3 @@ class Trouble:
             asked = time.time()
             if self._slots.ready():
                 self._ready_at = asked
-
-
-def _visit(bootstrap: str, group: str, topic: str) -> bool:
-    """Be a member of the group until lanes are given, decide nothing, commit nothing, and leave; were any given?"""
-    settings = {"enable.auto.commit": False, "session.timeout.ms": 6000, "heartbeat.interval.ms": 500, "log_level": 0}
-    assignor = {"partition.assignment.strategy": "cooperative-sticky"}
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, **settings, **assignor})
-    given = threading.Event()
-    consumer.subscribe([topic], on_assign=lambda _, lanes: given.set() if lanes else None)
-    deadline = time.monotonic() + 4.0
-    while not given.is_set() and time.monotonic() < deadline:
-        consumer.poll(0.05)
-    consumer.close()
-    return given.is_set()

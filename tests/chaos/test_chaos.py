@@ -49,7 +49,7 @@ def test_nothing_is_lost_or_done_twice_whatever_is_killed(tmp_path: Path, absent
 @pytest.mark.timeout(200)
 def test_a_mutant_is_caught(tmp_path: Path, absent: Callable[[str], NoReturn]) -> None:
     """State outside of the transaction; its slots die after the first of two. The others are for the long form."""
-    kills = [Incident(at, "commit", "commit_transaction-after") for at in range(600, 2000, 300)]
+    kills = [Incident(at, "commit", "commit_transaction-after") for at in range(500, 2200, 200)]
     form = Form(2_400, len(kills), 0, SEED, slots=2, rate=300, mutant="state-outside")
     account = run(form, tmp_path, absent, kills)
 

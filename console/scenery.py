@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LANES = 8
 """Partitions of the topics on a real broker; the mock has four of everything."""
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 _HOST = "127.0.0.1"
 
 

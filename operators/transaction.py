@@ -19,6 +19,8 @@ from operators.state_home import InSteps, StateHome
 _FLUSH_SECONDS = 20.0
 _FENCE_SECONDS = 2 * CALL_SECONDS
 _SERVE_SECONDS = 0.02
+_HEAD_START = 0.005
+"""Seconds before the next transaction may begin from which on a batch is begun for it."""
 
 
 class CommitFailed(Exception):
@@ -126,6 +128,14 @@ class Transactions:
         with self._changed:
             self._raise_failure()
             return self._held.rows >= self._limits.rows or self._held.bytes >= self._limits.bytes
+
+    def settle(self, seconds: float) -> None:
+        """Wait, for at most `seconds`, until what is read now can soon be in a transaction."""
+        with self._changed:
+            if self._changed.wait_for(lambda: self._busy_since is None, seconds):
+                gap = self._last_commit + self._limits.interval - _HEAD_START - time.monotonic()
+                if gap > 0:
+                    self._changed.wait(min(gap, seconds))
 
     def flush(self, seconds: float = _FLUSH_SECONDS) -> None:
         """Wait until all that was added is committed.

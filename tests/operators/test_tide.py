@@ -171,6 +171,10 @@ class Idle:
 
     def start(self) -> None: ...
     def tick(self) -> None: ...
+    def settle(self, seconds: float) -> None: ...
+    def opening(self) -> dict[int, float]:
+        return {}
+
     def full(self) -> bool:
         return False
 

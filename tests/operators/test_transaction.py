@@ -179,6 +179,36 @@ def test_what_comes_while_one_commits_is_the_next_transaction(
     assert len(fake.made("commit")) == 2
 
 
+def test_reading_waits_for_the_commit_at_hand_but_not_long(
+    fake: FakeKafka, make: Callable[..., Transactions], until: Callable[..., None]
+) -> None:
+    committing = [True]
+    fake.hold = lambda: committing[0]
+    transactions = make()
+    transactions.add(batch(0, 1))
+    until(lambda: "offsets" in fake.names(), "the first transaction to be under way")
+
+    began = time.monotonic()
+    transactions.settle(0.05)
+    assert time.monotonic() - began >= 0.05, "the commit is still under way"
+
+    threading.Timer(0.05, committing.clear).start()
+    fake.hold = lambda: bool(committing)
+    transactions.settle(30)
+    assert transactions.committed == {0: 1}, "it ends with the commit"
+    transactions.settle(30)
+
+
+def test_reading_waits_for_most_of_a_long_gap_between_commits(make: Callable[..., Transactions]) -> None:
+    transactions = make(limits=Limits(interval=1.0))
+    transactions.add(batch(0, 1))
+    transactions.flush()
+    began = time.monotonic()
+    transactions.settle(30)
+
+    assert time.monotonic() - began >= 0.2, "what is read in the gap would wait for its end"
+
+
 def test_no_more_is_read_while_as_much_is_held_as_may_be(
     fake: FakeKafka, make: Callable[..., Transactions], until: Callable[..., None]
 ) -> None:

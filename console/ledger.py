@@ -31,6 +31,8 @@ class Account:
     rejected: dict[str, int]
     """Reason to count."""
     duplicates: int
+    degraded: int
+    """Decisions that name something they had to do without, such as a view, or text that was cut out."""
     unaccounted: int
     """Origins without exactly one first record."""
     releases: dict[str, dict[str, int]]
@@ -94,6 +96,7 @@ class Ledger:
         """First records beyond the first of their origin."""
         self.outcomes: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
+        self.degraded = 0
         self.by_role: Counter[str] = Counter()
         self.scored: Counter[tuple[str, str]] = Counter()
         """(Model, release) to decisions."""
@@ -156,6 +159,7 @@ class Ledger:
             return None
         if role == "decisions":
             self.outcomes[str(body.get("outcome"))] += 1
+            self.degraded += bool(body.get("degraded"))
             self._note_releases(body.get("scores") or {})
         elif role == "rejected":
             self.reasons[str(body.get("reason"))] += 1
@@ -210,6 +214,7 @@ class Ledger:
             quarantined=self.by_role["quarantine"],
             rejected=dict(sorted(self.reasons.items())),
             duplicates=self.by_role["duplicates"],
+            degraded=self.degraded,
             releases={
                 model: {release: n for (of, release), n in sorted(self.scored.items()) if of == model}
                 for model in sorted({model for model, _ in self.scored})

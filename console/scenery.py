@@ -109,11 +109,24 @@ def seal_key() -> str:
 
 
 class Engine:
-    """`penstock run` as a child process, with its log in a file."""
+    """`penstock run` of one job as a child process, with its log in a file."""
 
-    def __init__(self, file: Path, servers: Servers, *, slots: int, key: str, artefacts: Path, folder: Path) -> None:
-        self._port = _free_row(slots + 1)
+    def __init__(
+        self,
+        file: Path,
+        servers: Servers,
+        *,
+        slots: int,
+        key: str,
+        artefacts: Path,
+        folder: Path,
+        job: str = "decisions",
+        port: int | None = None,
+    ) -> None:
+        """Prepare it; `port` is the first of the `slots` + 1 in a row for its metrics, which are looked for if None."""
+        self._port = port or _free_row(slots + 1)
         options = {
+            "--job": job,
             "--bootstrap": servers.bootstrap,
             "--redis": servers.redis,
             "--slots": str(slots),
@@ -123,7 +136,8 @@ class Engine:
         }
         command = [sys.executable, "-m", "console.cli", "run", str(file)]
         self._command = command + [text for option in options.items() for text in option]
-        self._key, self._log = key, folder / "engine.log"
+        self._name, self._key = f"penstock run --job {job}", key
+        self._log = folder / ("engine.log" if job == "decisions" else f"{job}.log")
         self._child: Child | None = None
 
     @property
@@ -138,7 +152,7 @@ class Engine:
 
     def start(self) -> None:
         """Start it; the key goes through the environment, where no list of processes shows it."""
-        self._child = Child("penstock run", self._command, self._log, env={"PENSTOCK_SEAL_KEY": self._key})
+        self._child = Child(self._name, self._command, self._log, env={"PENSTOCK_SEAL_KEY": self._key})
 
     def wait_until_ready(self, timeout: float = READY_SECONDS) -> None:
         """Wait until every slot is ready.
@@ -149,10 +163,10 @@ class Engine:
         deadline = time.monotonic() + timeout
         while self._ask("/readyz") is None:
             if not self.running:
-                raise PartFailed(f"penstock run ended before it was ready; its log ends with:\n{self.tail()}")
+                raise PartFailed(f"{self._name} ended before it was ready; its log ends with:\n{self.tail()}")
             if time.monotonic() > deadline:
                 raise PartFailed(
-                    f"penstock run was not ready within {timeout:.0f} s; its log ends with:\n{self.tail()}"
+                    f"{self._name} was not ready within {timeout:.0f} s; its log ends with:\n{self.tail()}"
                 )
             time.sleep(0.05)
 
@@ -177,6 +191,66 @@ class Engine:
                 return bytes(answer.read(1 << 20))
         except OSError:  # not there yet, or there and not ready (503)
             return None
+
+
+class Jobs:
+    """All jobs of a pipeline, each a `penstock run` of its own: `decisions`, and those that compute its views, if any.
+
+    The slots that are told of are those of `decisions`; the other jobs have one each.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, file: Path, servers: Servers, *, slots: int, key: str, artefacts: Path, folder: Path
+    ) -> None:
+        from dataflows.jobs import DECISIONS, jobs_of
+
+        self.names = tuple(jobs_of(pipeline))
+        """`decisions` is the first."""
+        counts = {name: slots if name == DECISIONS else 1 for name in self.names}
+        port = _free_row(sum(counts.values()) + len(counts))  # one row: nothing listens yet that would keep two apart
+        self._engines = []
+        for name, n in counts.items():
+            engine = Engine(file, servers, slots=n, key=key, artefacts=artefacts, folder=folder, job=name, port=port)
+            self._engines.append(engine)
+            port += n + 1
+
+    @property
+    def metrics(self) -> str:
+        """Where the metrics of `decisions` are."""
+        return self._engines[0].metrics
+
+    @property
+    def running(self) -> bool:
+        """Whether all of them live."""
+        return all(engine.running for engine in self._engines)
+
+    def start(self) -> None:
+        """Start all at once."""
+        for engine in self._engines:
+            engine.start()
+
+    def wait_until_ready(self) -> None:
+        """Wait until every slot of every job is ready; they share the cores while they start.
+
+        Raises:
+            PartFailed: one ended, or was not ready in time.
+        """
+        for engine in self._engines:
+            engine.wait_until_ready(READY_SECONDS * len(self._engines))
+
+    def slots(self) -> list[dict[str, Any]]:
+        """The table of the slots of `decisions`."""
+        return self._engines[0].slots()
+
+    def stop(self) -> None:
+        """Let each finish what it has begun, and end: `decisions` first, so that none is decided without its views."""
+        for engine in self._engines:
+            engine.stop()
+
+    def tail(self) -> str:
+        """The end of the log of the one that has ended, or of `decisions`."""
+        ended = (engine for engine in self._engines if not engine.running)
+        return next(ended, self._engines[0]).tail()
 
 
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))

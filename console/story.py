@@ -28,7 +28,7 @@ from console.ledger import NAMED, Account
 from console.live import Keys, Kill, State, picture, render
 from console.parts import PartFailed, PartMissing
 from console.performance import SHARES, Cast, DemoFailed, Performance
-from console.scenery import Engine, Servers, load_features, make_topics, seal_key, servers_up, topics_to_read
+from console.scenery import Jobs, Servers, load_features, make_topics, seal_key, servers_up, topics_to_read
 from dataflows.pipeline import Pipeline, load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,10 +76,12 @@ def _play(options: Options, folder: Path) -> tuple[dict[str, Any], str]:
         _say(f"{servers.name}: {servers.why}; guarantee: {servers.guarantee.replace('_', ' ')}")
         make_topics(servers, pipeline, folder)
         key, file, artefacts = seal_key(), home / "pipeline.yaml", folder / "artefacts"
-        engine = Engine(file, servers, slots=options.slots, key=key, artefacts=artefacts, folder=folder)
+        engine = Jobs(pipeline, file, servers, slots=options.slots, key=key, artefacts=artefacts, folder=folder)
         started.callback(engine.stop)
         engine.start()
         _say(f"starting penstock run with {options.slots} slots; metrics on {engine.metrics}")
+        if views := engine.names[1:]:
+            _say(f"starting the jobs that compute its views, with a slot each: {', '.join(views)}")
         values = load_features(servers, pipeline, generator, options.seed, options.events)
         releases = Releases(home / "models", pipeline, servers.connection, artefacts)
         _say(f"{values:,} feature values are in Redis; published {releases.publish('1')}")

@@ -40,11 +40,12 @@ def ledger_of(events, records):
 
 
 def test_account_counts_each_kind_of_first_record():
+    by_release, fallen_back = ({"m": {"score": 1.0, "release": release}} for release in ("7", None))
     found = ledger_of(
         [(0, 0), (0, 1), (0, 5), (1, 0), (1, 2)],
         [
-            ("decisions", first("decisions", 0, 0, outcome="approve", scores={"m": {"score": 1.0, "release": "7"}})),
-            ("decisions", first("decisions", 0, 1, outcome="review", scores={"m": {"score": 0.0, "release": None}})),
+            ("decisions", first("decisions", 0, 0, outcome="approve", scores=by_release, degraded=[])),
+            ("decisions", first("decisions", 0, 1, outcome="review", scores=fallen_back, degraded=["model:m:error"])),
             ("reviews", b"whatever"),
             ("rejected", first("rejected", 0, 5, reason="invalid_json")),
             ("quarantine", first("quarantine", 1, 0)),
@@ -61,6 +62,7 @@ def test_account_counts_each_kind_of_first_record():
         "quarantined": 1,
         "rejected": {"invalid_json": 1},
         "duplicates": 1,
+        "degraded": 1,
         "releases": {"m": {"7": 1, "fallback": 1}},
         "unaccounted": 0,
         "missing": (),

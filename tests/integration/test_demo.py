@@ -9,10 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyte
 import pytest
+
+from console.accounting import Reader
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = [sys.executable, "-m", "console.cli", "demo"]
@@ -54,7 +57,7 @@ def assert_agrees_with_what_was_planned(summary, pii):
     others = sum(summary["rejected"].values()) + summary["duplicates"] + summary["quarantined"]
     assert summary["decisions"] == summary["read"] - others
     assert sum(summary["outcomes"].values()) == summary["decisions"]
-    assert summary["reviews"] == summary["outcomes"]["review"]
+    assert summary["reviews"] == summary["outcomes"].get("review", 0)
     assert (summary["unaccounted"], summary["strange"]) == (0, 0)
     assert summary["first_decision_s"] > 0
     assert 0 < summary["p50_ms"] <= summary["p95_ms"] <= summary["p99_ms"]
@@ -68,11 +71,32 @@ def nothing_is_left():
     assert folders() == before
 
 
-def test_claims_on_real_kafka_swap_a_release_and_what_is_kept_can_be_counted_again(kafka):
-    summary, told = run_headless("--events", "1200", "--rate", "50", "--keep")  # 12 s for the second release
-    bootstrap = re.search(r"Kafka stays at (\S+)", told)[1]
+@pytest.fixture
+def no_java():
+    """An environment in which no Java is found."""
+    found = {**os.environ, "PATH": str(Path(sys.executable).parent)}
+    found.pop("JAVA_HOME", None)
+    return found
+
+
+@contextmanager
+def kept(*options, env=None):
+    """Summary, what was told, and the Kafka that stays until the end of the block."""
+    summary, told = run_headless(*options, "--keep", env=env)
     pid, folder = int(re.search(r"kill (\d+)", told)[1]), Path(re.search(r"the folder (\S+) stays", told)[1])
     try:
+        yield summary, told, re.search(r"Kafka stays at (\S+)", told)[1]
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        ended = time.monotonic() + 40
+        while processes() and time.monotonic() < ended:
+            time.sleep(0.1)
+        subprocess.run(["rm", "-rf", str(folder)], check=True)
+    assert processes() == []
+
+
+def test_claims_on_real_kafka_swap_a_release_and_what_is_kept_can_be_counted_again(kafka):
+    with kept("--events", "1200", "--rate", "50") as (summary, told, bootstrap):  # 12 s for the second release
         assert_agrees_with_what_was_planned(summary, "quarantine")
         assert (summary["kafka"], summary["guarantee"]) == ("kafka", "exactly_once")
         assert summary["releases"]["severity"].keys() == {"1", "2"}
@@ -84,18 +108,33 @@ def test_claims_on_real_kafka_swap_a_release_and_what_is_kept_can_be_counted_aga
         assert again.returncode == 0, again.stderr
         found = json.loads(again.stdout)
         assert found == {name: summary[name] for name in found}
-    finally:
-        os.kill(pid, signal.SIGTERM)
-        ended = time.monotonic() + 40
-        while processes() and time.monotonic() < ended:
-            time.sleep(0.1)
-        subprocess.run(["rm", "-rf", str(folder)], check=True)
-    assert processes() == []
 
 
-def test_without_java_the_demo_says_so_and_promises_less():
-    no_java = {**os.environ, "PATH": str(Path(sys.executable).parent)}
-    no_java.pop("JAVA_HOME", None)
+def assert_payments_are_decided_with_their_views(env=None):
+    with kept("--pipeline", "payments", "--events", "600", "--rate", "100", env=env) as (summary, told, bootstrap):
+        assert_agrees_with_what_was_planned(summary, "redact")
+        reader = Reader({"bootstrap.servers": bootstrap}, {"decisions": "payments.decisions"})
+        decisions = [json.loads(message.value()) for _, message in reader.everything(30.0)]
+        reader.close()
+    late = sorted(decisions, key=lambda body: body["decided_at"])[len(decisions) // 2 :]
+
+    assert "features, by-device_id, views" in told
+    assert summary["degraded"] == sum(bool(body["degraded"]) for body in decisions)
+    assert [lack for body in late for lack in body["degraded"] if re.fullmatch("view:.*:missing", lack)] == []
+    for feature in ("card_payments_10m", "device_cards_1d"):
+        assert any(body["features"][feature] > 0 for body in late), f"{feature} is 0 everywhere, as by default"
+    return summary
+
+
+def test_payments_on_real_kafka_are_decided_with_their_views(kafka):
+    assert assert_payments_are_decided_with_their_views()["guarantee"] == "exactly_once"
+
+
+def test_payments_without_java_are_decided_with_their_views(no_java):
+    assert assert_payments_are_decided_with_their_views(no_java)["guarantee"] == "at_least_once"
+
+
+def test_without_java_the_demo_says_so_and_promises_less(no_java):
     summary, told = run_headless("--events", "1000", "--rate", "250", env=no_java)
 
     assert_agrees_with_what_was_planned(summary, "quarantine")

@@ -25,8 +25,9 @@ NEWER = f"""{OLDER}
 local written = 0
 for at, key in ipairs(KEYS) do
   local value = ARGV[2 * at - 1]
-  local old = redis.call('TYPE', key).ok == 'string' and redis.call('GETRANGE', key, 0, {SIZE - 1}) or ''
-  if older(old, value) then
+  local kind = redis.call('TYPE', key).ok
+  local old = kind == 'string' and redis.call('GETRANGE', key, 0, {SIZE - 1}) or ''
+  if (kind == 'none' or kind == 'string') and older(old, value) then
     local expires = ARGV[2 * at]
     if expires == '' then redis.call('SET', key, value) else redis.call('SET', key, value, 'PXAT', expires) end
     written = written + 1
@@ -34,7 +35,10 @@ for at, key in ipairs(KEYS) do
 end
 return written
 """
-"""Sets each key whose string, if any, has an older version. ARGV: value, and Unix milliseconds of its end or ''."""
+"""Sets each key that is absent or a string of an older version. ARGV: value, and Unix milliseconds of its end or ''.
+
+What is of another type is somebody else's: it stays, and holds up no other key.
+"""
 _AT_ONCE = 100
 """Keys of one call of the script: Redis does nothing else for some 0.2 ms. In a cluster one, as they are anywhere."""
 
@@ -76,7 +80,7 @@ class FeatureWriter:
         """Write (key, event time in Unix milliseconds, values in the view's order); of two of one time, the later row.
 
         Returns:
-            How many were written; for the others Redis had a newer one.
+            How many were written; for the others Redis had a newer one, or something that is no value.
         """
         rows, now = list(rows), time.time_ns() // 1_000
         keys = redis_keys(self.pipeline, view.name, (key for key, _, _ in rows))
@@ -119,9 +123,7 @@ class FeatureWriter:
         """How many keys a view has, deleted ones that have not expired among them; reads the names of all of Redis."""
         prefix = f"penstock:{self.pipeline}:{view}:"  # names of pipelines and views have nothing special in them
         with _failing():
-            return sum(
-                1 for name in self._client.scan_iter(f"{prefix}*", 1000) if name != tides_key(self.pipeline, view)
-            )
+            return sum(1 for _ in self._client.scan_iter(f"{prefix}*", 1000))
 
     def evicts(self) -> str | None:
         """The policy by which Redis throws values away when memory is short; None where it does not, or does not say.

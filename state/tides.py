@@ -1,10 +1,11 @@
 """How far a windowed view in Redis goes: for each lane of its changelog, the tide and the record it stands for.
 
-A hash at `penstock:<pipeline>:<view>:tides`: field `lanes`, how many there are; for each lane a field with its number,
-24 bytes: the version of the last changelog record whose values are in Redis (`state/versions.py`), and the tide, Unix
-milliseconds, 8 bytes big-endian. It is written after the values that it speaks for, never backwards, and read before
-them, so what a reader finds is at least as new as the tide says. (In a cluster values and tides are on different nodes,
-which are asked at the same time: there a value may be older than its tide by the time of one round trip.)
+A hash at `penstock:<pipeline>:<view>`, which is no value's name, whatever its key: field `lanes`, how many there are;
+for each lane a field with its number, 24 bytes: the version of the last changelog record whose values are in Redis
+(`state/versions.py`), and the tide, Unix milliseconds, 8 bytes big-endian. It is written after the values that it
+speaks for, never backwards, and read before them, so what a reader finds is at least as new as the tide says. (In a
+cluster values and tides are on different nodes, which are asked at the same time: there a value may be older than its
+tide by the time of one round trip.)
 
 It lies beside the values and is lost with them: a writer that finds it older than what it has written knows that Redis
 has lost something (a restart from an old snapshot, a failover, a flush), and reads its lane again from there. As long
@@ -68,8 +69,8 @@ class Mark:
 
 
 def tides_key(pipeline: str, view: str) -> bytes:
-    """Where the tides of a view are."""
-    return f"penstock:{pipeline}:{view}:tides".encode()
+    """Where the tides of a view are: what the names of its values begin with, without the colon before their key."""
+    return f"penstock:{pipeline}:{view}".encode()
 
 
 @dataclass(frozen=True, slots=True)

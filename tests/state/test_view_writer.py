@@ -89,6 +89,29 @@ def test_a_value_is_stored_with_its_version_and_forgotten_when_it_has_decayed(ma
     assert server.hgetall(tides_key(pipeline, "device")) == {b"lanes": b"4", b"2": Mark(now_ms, 8, now_ms - 5).pack()}
 
 
+@pytest.mark.parametrize("key", ["tides", "", ":", "lanes"])
+def test_a_key_may_have_any_name_and_its_view_is_written_on(make, server, pipeline, now_ms, key):
+    """The events say what keys are called: none may lie where the tides are, nor the other way round."""
+    writer = make()
+    writer.begin([0])
+    assert writer.write({0: [tide(1, now_ms, now_ms), value(2, now_ms, key)]}) == (1, 0, [])
+    assert writer.write({0: [value(3, now_ms, key), tide(4, now_ms, now_ms)]}) == (1, 0, [])
+
+    assert stored(server, pipeline, key)[SIZE:] == packed(now_ms)
+    assert make().begin([0]) == {0: 5}
+
+
+def test_what_is_no_value_stays_and_holds_up_no_other_key(make, server, pipeline, now_ms):
+    [place] = redis_keys(pipeline, "device", ["theirs"])
+    server.rpush(place, "a list")
+    writer = make()
+    writer.begin([0])
+
+    assert writer.write({0: [value(1, now_ms, "theirs"), value(2, now_ms), tide(3, now_ms, now_ms)]}) == (1, 1, [])
+    assert server.lrange(place, 0, -1) == [b"a list"]
+    assert stored(server, pipeline)[SIZE:] == packed(now_ms)
+
+
 def test_a_deleted_key_is_not_brought_back_by_a_slow_writer(make, server, pipeline, now_ms):
     fast, slow = make(), make()
     for writer in (fast, slow):

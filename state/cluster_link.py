@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import hiredis
-import redis
 from redis.crc import key_slot
 
 from state.breaker import Breaker
@@ -157,7 +156,7 @@ class ClusterLink:
                 return nodes_of(connection.read_response(), node[0])
             finally:
                 connection.disconnect()  # type: ignore[no-untyped-call]
-        except (redis.RedisError, OSError):
+        except Exception:  # also where what answers is no cluster, and says something else than redis-py expects
             return None
 
     def _take(self, nodes: list[tuple[int, int, Node]]) -> None:

@@ -255,7 +255,7 @@ class Link:
         while not self._closed.is_set():
             try:
                 connection = self._greeted()
-            except _BROKEN as broken:
+            except Exception as broken:  # redis-py raises anything where a proxy answers HELLO in a way of its own
                 self._away = True
                 if tries == 0:
                     log.warning("could not connect to Redis (%s); trying again until it answers", type(broken).__name__)

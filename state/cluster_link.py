@@ -45,6 +45,8 @@ class ClusterLink:
         """Begin to find the nodes. `breaker` makes one for each of them; for the others see `Link`."""
         self._address, self._timeout, self._breaker, self._track, self._now = address, timeout, breaker, track, now
         self._links: dict[Node, Link] = {}
+        self._retired: list[Link] = []
+        """Of nodes that are masters no more. The thread that asks closes them, for it may still wait for one."""
         self._slots: list[Node] = []
         self._found = threading.Event()
         self._asking = threading.Lock()
@@ -60,6 +62,7 @@ class ClusterLink:
 
     def ask(self, names: Sequence[bytes], commands: Sequence[Command] = ()) -> tuple[list[Any], list[Any]]:
         """See `state.link.Asks.ask`."""
+        self._close_retired()
         deadline = self._now() + self._timeout
         questions = [*commands, *((b"GET", name) for name in names)]
         replies: list[Any] = [Lack.UNAVAILABLE] * len(questions)
@@ -86,8 +89,13 @@ class ClusterLink:
     def close(self) -> None:
         """Let go."""
         self._closed.set()
+        self._close_retired()
         for link in list(self._links.values()):
             link.close()
+
+    def _close_retired(self) -> None:
+        while self._retired:
+            self._retired.pop().close()
 
     def _round_trip(
         self, questions: Sequence[Command], replies: list[Any], where: dict[int, tuple[Node, bool]], deadline: float
@@ -119,12 +127,13 @@ class ClusterLink:
         return moved
 
     def _link(self, node: Node) -> Link:
-        if node not in self._links:
+        link = self._links.get(node)  # looked up once: another thread may take it out
+        if link is None:
             connect = partial(self._address.open, node, CONNECT_SECONDS)
-            self._links[node] = Link(
+            link = self._links[node] = Link(
                 connect, timeout=self._timeout, breaker=self._breaker(), track=self._track, now=self._now
             )
-        return self._links[node]
+        return link
 
     def _find_nodes(self) -> None:
         """Ask the cluster in a thread for its nodes, unless one is asking or has just asked."""
@@ -166,8 +175,8 @@ class ClusterLink:
         if slots != self._slots:
             self._moved = bool(self._slots)
             self._slots = slots
-        for node in [node for node in self._links if node not in slots]:
-            self._links.pop(node).close()
+        for node in [node for node in list(self._links) if node not in slots]:
+            self._retired.append(self._links.pop(node))
         for node in set(slots):
             self._link(node)  # which begins to connect
         self._found.set()

@@ -167,29 +167,32 @@ class Link:
         sent.out = True
 
     def _read(self, sent: Sent) -> list[Any]:
-        if self._socket is None:
+        channel = self._socket  # another thread may close the link at any moment
+        if channel is None:
             raise redis.ConnectionError("the connection was closed")
         replies: list[Any] = []
         while len(replies) < sent.expected:
             reply = self._next()
             if reply is _NOT_YET:
-                self._socket.settimeout(self._left(sent.deadline))
-                self._receive(self._socket)
+                channel.settimeout(self._left(sent.deadline))
+                self._receive(channel)
             else:
                 replies.append(reply)
         return replies
 
     def _channel(self, deadline: float) -> socket:
         """The socket of the connection, for which it waits until the deadline."""
-        if self._socket is None:
+        channel = self._socket
+        if channel is None:
             if not self._ready.wait(0 if self._away else self._left(deadline)):
                 raise redis.TimeoutError("no connection yet")
-            assert self._connection is not None  # noqa: S101 -- ready says so
-            self._socket = self._connection._get_socket()  # noqa: SLF001 -- redis-py lends its socket to nobody else
-            self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
-            if self._socket is None:
+            connection = self._connection
+            if connection is not None:
+                channel = connection._get_socket()  # noqa: SLF001 -- redis-py lends its socket to nobody else
+            if channel is None:
                 raise redis.ConnectionError("the connection was closed")
-        return self._socket
+            self._socket, self._reader = channel, hiredis.Reader(notEnoughData=_NOT_YET)
+        return channel
 
     def _left(self, deadline: float) -> float:
         left = deadline - self._now()

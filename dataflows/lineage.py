@@ -1,7 +1,7 @@
 """What a job reads and writes, and which column comes from which: for catalogs of data. Opens nothing.
 
 Datasets are named as OpenLineage asks: a topic `kafka://<first broker>` and its name, a view in Redis
-`redis://<host>:<port>` and the beginning of its keys. No address has a user or password in it.
+`redis://<host>:<port>` (of several the first) and the beginning of its keys. No address has a user or password in it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from dataflows.jobs import DECISIONS, VIEWS, Job, jobs_of, other_keys
 from dataflows.pipeline import Pipeline
 from dataflows.view_stages import fields_of, guarded_fields, windowed_views
 from models.expressions import parse
+from state.redis_address import Address
 
 How = Literal["AGGREGATION", "GROUP_BY", "FILTER", "WINDOW", "IDENTITY"]
 """OpenLineage's words for what is done with a column; the first and the last make the value, the others choose it."""
@@ -90,13 +90,13 @@ def topic_of(pipeline: Pipeline, role: str, bootstrap: str) -> Dataset:
 
 def redis_view(pipeline: Pipeline, name: str, redis: str | None) -> Dataset:
     """A view as it is in Redis; one of Feast has Feast's names."""
-    spec, place = pipeline.views[name], urlsplit(redis or "")
+    spec = pipeline.views[name]
     stored = f"penstock:{pipeline.pipeline}:{name}"
     if spec.source is not None:
         stored = f"feast:{spec.source.feast.project or pipeline.pipeline}:{spec.source.feast.view or name}"
     features = ((f"{name}_{feature}", kind) for feature, kind in spec.kinds.items())
     columns = (Column(feature, kind, ((feature, "IDENTITY"),)) for feature, kind in features)
-    return Dataset(f"redis://{place.hostname or 'unknown'}:{place.port or 6379}", stored, tuple(columns))
+    return Dataset(_namespace(redis), stored, tuple(columns))
 
 
 def view_columns(pipeline: Pipeline, views: Iterable[str]) -> Iterator[Column]:
@@ -118,6 +118,15 @@ def view_columns(pipeline: Pipeline, views: Iterable[str]) -> Iterator[Column]:
             rest: tuple[tuple[str, How], ...] = ((spec.key, "GROUP_BY"), (pipeline.contract.event_time, "WINDOW"))
             origins |= {field: how for field, how in rest if field not in origins}
             yield Column(f"{view}_{feature}", "number", tuple(origins.items()))
+
+
+def _namespace(redis: str | None) -> str:
+    """Of the views in Redis; what is wrong with its address is for those to say who connect to it."""
+    try:
+        host, port = Address.parse(redis or "").hosts[0]
+    except ValueError:
+        host, port = "unknown", 6379
+    return f"redis://{host}:{port}"
 
 
 def _columns(pipeline: Pipeline, role: str) -> Iterator[Column]:

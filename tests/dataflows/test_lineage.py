@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dataflows.jobs import job_of
-from dataflows.lineage import Column, work_of
+from dataflows.lineage import Column, rebuild_of, work_of
 from dataflows.pipeline import loads
 
 TEXT = Path("deploy/pipelines/payments/pipeline.yaml").read_text()
@@ -56,6 +56,25 @@ def test_each_job_reads_what_the_one_before_it_writes(payments):
     assert [each.name for each in (entity, rekeyed, views)] == [
         "payments.features", "payments.by-device_id", "payments.views",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("redis", "namespace"),
+    [
+        ("redis+cluster://h1:6381,h2:6382", "redis://h1:6381"),
+        ("rediss+cluster://user:secret@h1,h2:6382", "redis://h1:6379"),
+        ("redis+sentinel://user:secret@h1:26380,h2:26381/master/0", "redis://h1:26380"),
+        ("rediss://user:secret@h1/0", "redis://h1:6379"),
+        ("redis://h1:port", "redis://unknown:6379"),
+        (None, "redis://unknown:6379"),
+    ],
+)
+def test_of_several_hosts_of_redis_the_first_names_it(payments, redis, namespace):
+    for made in (
+        rebuild_of(payments, "one:9092", redis),
+        work_of(payments, job_of(payments, "views"), "one:9092", redis),
+    ):
+        assert [each.namespace for each in made.writes] == [namespace] * 2
 
 
 def test_a_feature_comes_from_what_its_sql_its_filters_and_its_windows_use(payments):

@@ -33,7 +33,7 @@ class Measured:
 class OpenKey:
     """The panes of one key, unpacked."""
 
-    __slots__ = ("_first", "_lane", "_last", "_spec", "_stride", "floor", "latest", "rows", "sketches")
+    __slots__ = ("_first", "_firsts", "_lane", "_last", "_spec", "_stride", "floor", "latest", "rows", "sketches")
 
     def __init__(self, spec: ViewWindows, value: bytes | None) -> None:
         """Open a readable value, or begin one."""
@@ -44,6 +44,8 @@ class OpenKey:
         self.latest = self.floor = NEVER
         """Greatest event time, and the oldest pane that exists."""
         self._lane = self._first = self._last = -1
+        self._firsts: dict[int, int] = {}
+        """Lane to the first offset of it that was added."""
         if value is not None:
             _, _, self.latest, _, _, _, count = HEAD.unpack_from(value)
             end = HEAD.size + count * self._stride * 8
@@ -74,9 +76,7 @@ class OpenKey:
 
     def came_from(self, lane: int, offset: int) -> None:
         """Say where in the source the event was that was added."""
-        if lane != self._lane:
-            self._lane, self._first = lane, offset
-        self._last = offset
+        self._lane, self._first, self._last = lane, self._firsts.setdefault(lane, offset), offset
 
     def _row_of(self, pane: int) -> int:
         """Find the row of a pane, made blank where there is none."""

@@ -109,6 +109,14 @@ def test_a_value_says_where_its_latest_change_came_from():
     assert origins_of(windows.read(["a"])[0]) == Origins(3, 2, 2)
 
 
+def test_the_range_of_a_change_has_all_of_its_lane_whatever_other_lanes_came_between():
+    windows = KeyWindows(spec())
+    places = [(0, 1), (1, 5), (0, 2)]
+    observe(windows, [event("a", T, lane=lane, offset=offset) for lane, offset in places], [0] * 3)
+
+    assert origins_of(windows.read(["a"])[0]) == Origins(0, 1, 2)
+
+
 def test_a_view_declared_in_another_way_fills_anew_and_deletes_what_was_stored(caplog):
     windows, stored = KeyWindows(spec()), {}
     observe(windows, [event("a", T), event("b", T)], [0, 0])

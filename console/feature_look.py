@@ -58,7 +58,7 @@ def get(  # noqa: PLR0917 -- typer makes options of them
         "age_seconds": round(age, 3),
         "stale": most is not None and age > most.total_seconds(),
         **_features(shown, values),
-        **_lineage(shown, stored),
+        **_lineage(spec, shown, stored),
     }
     _print(told, as_json=as_json)
 
@@ -108,8 +108,9 @@ def _features(view: View, values: Values) -> dict[str, Any]:
     return {name: _number(next(numbers)) if kind == "number" else next(strings)[0] for name, kind in view.features}
 
 
-def _lineage(view: View, stored: bytes | None) -> dict[str, Any]:
+def _lineage(pipeline: Pipeline, view: View, stored: bytes | None) -> dict[str, Any]:
     """Where a windowed value came from: its record in the changelog, and the events of its latest change."""
+    from dataflows.view_writing import changelog_of
     from state.packed import origins_of
     from state.versions import SIZE, parts
     from state.windowed_view import WindowedView
@@ -117,10 +118,11 @@ def _lineage(view: View, stored: bytes | None) -> dict[str, Any]:
     if not isinstance(view, WindowedView) or stored is None:
         return {}
     append_ms, offset = parts(stored)
-    told: dict[str, Any] = {"changelog": {"append_time": _moment(append_ms / 1000), "offset": offset}}
+    changelog = {"topic": changelog_of(pipeline, view.name), "append_time": _moment(append_ms / 1000), "offset": offset}
+    told: dict[str, Any] = {"changelog": changelog}
     if len(stored) > SIZE:
         of = origins_of(stored[SIZE:])
-        told["source"] = {"lane": of.lane, "first": of.first, "last": of.last}
+        told["source"] = {"topic": pipeline.topic("events"), "lane": of.lane, "first": of.first, "last": of.last}
     return told | {"view_digest": view.windows.digest.hex()}
 
 

@@ -32,9 +32,14 @@ def changelogs_of(pipeline: Pipeline) -> dict[str, list[ViewWindows]]:
     found: dict[str, list[ViewWindows]] = {}
     for name, spec in pipeline.views.items():
         if spec.windows:
-            role = "features" if spec.key == pipeline.contract.entity else f"by-{spec.key}.features"
-            found.setdefault(pipeline.topic(role), []).append(view_windows(name, spec))
+            found.setdefault(changelog_of(pipeline, name), []).append(view_windows(name, spec))
     return found
+
+
+def changelog_of(pipeline: Pipeline, view: str) -> str:
+    """The changelog topic of a view with windows."""
+    key = pipeline.views[view].key
+    return pipeline.topic("features" if key == pipeline.contract.entity else f"by-{key}.features")
 
 
 class WritingViews:

@@ -101,8 +101,8 @@ def test_windows_are_shown_as_they_are_now_with_their_tide_and_lineage(run, file
     assert found["claims_1h"] == 2.0
     assert 29 < found["since"] < 45
     assert 1.0 <= found["age_seconds"] < 15
-    assert found["source"] == {"lane": 3, "first": 40, "last": 41}
-    assert found["changelog"]["offset"] == 7
+    assert found["source"] == {"topic": f"{pipeline.pipeline}.events", "lane": 3, "first": 40, "last": 41}
+    assert (found["changelog"]["topic"], found["changelog"]["offset"]) == (f"{pipeline.pipeline}.features", 7)
     assert found["view_digest"] == windows.digest.hex()
     assert (listed["lately"]["kind"], listed["lately"]["lanes"], listed["lately"]["values"]) == ("windows", 4, 1)
     assert listed["lately"]["age_seconds"] >= 1.0

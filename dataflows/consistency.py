@@ -156,8 +156,9 @@ class Sense:
     def _views(self) -> None:
         get = self.sections.get
         around = Around(
-            get("contract"), get("guard"), get("policy"), get("models"), hidden=self._hidden, reported=self._reported
-        )
+            get("contract"), get("guard"), get("policy"), get("models"), get("enrich"), get("delivery"),
+            hidden=self._hidden, reported=self._reported,
+        )  # fmt: skip
         for view, spec in (get("views") or {}).items():
             self.complaints += view_complaints(view, spec, around)
             self.complaints += window_complaints(view, spec, self._reported)

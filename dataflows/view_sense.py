@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from dataflows.guarding import key_complaint
 from dataflows.locate import Path
-from dataflows.pipeline import GuardSpec, ModelSpec, PolicySpec
+from dataflows.pipeline import DeliverySpec, EnrichSpec, GuardSpec, ModelSpec, PolicySpec
 from dataflows.view_spec import ViewSpec
 from dataflows.wording import Complaint, listing
 from operators.contract import ContractSpec
+
+INTERVALS = 4
+"""Of the tide, by which it may be old though all is well: two until it is told, and as much until it is in Redis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,8 @@ class Around:
     guard: GuardSpec | None
     policy: PolicySpec | None
     models: Mapping[str, ModelSpec] | None
+    enrich: EnrichSpec | None
+    delivery: DeliverySpec | None
     hidden: Callable[[str], bool]
     """Whether a name may belong to something that could not be read."""
     reported: Callable[[Path], bool]
@@ -36,6 +42,7 @@ def view_complaints(name: str, view: ViewSpec, around: Around) -> Iterator[Compl
         yield Complaint(path, what, "max_age: the ttl of the feature view, such as 2h")
     if view.source is not None and view.windows:
         yield Complaint((*path, "source"), "the view has a source, and windows that are computed", "two views")
+    yield from _age(path, view, around)
     yield from _rules(path, view, around)
     yield from _grants(path, view, around)
 
@@ -52,6 +59,20 @@ def _key(path: Path, view: ViewSpec, around: Around) -> Iterator[Complaint]:
     elif not around.hidden(view.key):
         what = f"the contract has no field '{view.key}'"
         yield Complaint((*path, "key"), what, "a field of the contract", view.key, tuple(contract.fields))
+
+
+def _age(path: Path, view: ViewSpec, around: Around) -> Iterator[Complaint]:
+    """A windowed view must not be stale where its jobs keep up: a quiet key is as old as the tide that was cached."""
+    if view.max_age is None or not view.windows or around.enrich is None or around.delivery is None:
+        return
+    if any(map(around.reported, ((*path, "max_age"), ("enrich",), ("delivery",)))):
+        return
+    cache = around.enrich.cache
+    least = (cache.max_age if cache.entries else timedelta()) + INTERVALS * around.delivery.tide_interval
+    if view.max_age < least:
+        what = "a key without new events would be called stale although the jobs keep up"
+        expected = f"at least {least.total_seconds():g}s: enrich.cache.max_age and {INTERVALS} delivery.tide_interval"
+        yield Complaint((*path, "max_age"), what, expected)
 
 
 def _rules(path: Path, view: ViewSpec, around: Around) -> Iterator[Complaint]:

@@ -74,6 +74,36 @@ def test_a_view_of_feast_must_say_when_it_is_stale():
     assert "its ttl is not in Redis" in str(mistake)
 
 
+PAYMENTS = Path("deploy/pipelines/payments/pipeline.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "max_age, sections, least",
+    [
+        ("1.9s", "", "2s"),
+        ("2s", "", None),
+        ("10.9s", "enrich: { cache: { max_age: 10s } }", "11s"),
+        ("11s", "enrich: { cache: { max_age: 10s } }", None),
+        ("1s", "enrich: { cache: { entries: 0 } }", None),
+        ("3s", "enrich: { cache: { entries: 0 } }\ndelivery: { tide_interval: 1s }", "4s"),
+        ("1s", "enrich: { cache: { max_age: soon } }", None),
+    ],
+)
+def test_a_quiet_key_may_not_look_stale_while_the_jobs_keep_up(max_age, sections, least):
+    text = PAYMENTS.replace("max_age: 10s\n", f"max_age: {max_age}\n", 1).replace("max_age: 10s\n", "max_age: 1m\n")
+    text += f"{sections}\n"
+    try:
+        loads(text)
+        found = []
+    except PipelineInvalid as invalid:
+        found = [mistake for mistake in invalid.mistakes if mistake.where.startswith("views.")]
+
+    assert [mistake.where for mistake in found] == ([] if least is None else ["views.card.max_age"])
+    for mistake in found:
+        assert mistake.line == text[: text.index(f"max_age: {max_age}")].count("\n") + 1
+        assert f"expected at least {least}: enrich.cache.max_age" in str(mistake)
+
+
 def test_a_model_that_could_not_be_read_is_not_called_unknown_too():
     text = holder("grants: { claims_3y: [severity] }").replace("  severity:\n", "  severity:\n    wrong: 1\n", 1)
     with pytest.raises(PipelineInvalid) as caught:

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -221,6 +222,23 @@ def test_one_line_makes_a_view_feasts_and_what_is_past_its_ttl_is_stale(recorded
     assert expired(enricher, here, NOW) == ROWS // 2 - 1
     after = client.info("commandstats")
     assert after["cmdstat_hmget"]["calls"] - before["cmdstat_hmget"]["calls"] == ROWS - 1  # one was cached
+
+
+def test_a_user_needs_the_documented_rights_to_read_feasts_keys(recorded, stage):
+    client, answers, version = recorded
+    here = [answer for answer in answers if answer.view == "stats"][:3]
+    where = client.connection_pool.connection_kwargs
+    row = re.search(r"\| `decisions` \| `(.+?)`.*`source: feast` also `(.+?)`", Path("state/FEATURES.md").read_text())
+    rights = row[1].replace("\\|", "|").split()
+
+    def degraded(*rights):
+        client.execute_command("ACL", "SETUSER", "reader", "reset", "on", ">reads", *rights)
+        url = f"redis://reader:reads@{where['host']}:{where['port']}/0"
+        return stage(url, version, NOW).work(batch(here)).degraded
+
+    assert degraded(*rights) == [("view:stats:unavailable", "view:loaded:missing")] * len(here)
+    assert degraded(*rights, row[2].replace("<project>", "demo")) == [("view:loaded:missing",)] * len(here)
+    client.execute_command("ACL", "DELUSER", "reader")
 
 
 @pytest.mark.long  # installs Feast (446 MB) and materialises 15,000 rows: two minutes

@@ -26,7 +26,7 @@ def serve(port: int) -> None:
 
 
 def show(found: Sequence[Compared]) -> None:
-    """Show the last comparison; the ratio of a view stays as it is where no key could be compared."""
+    """Show the last comparison; the ratio of a view stays where no key could be compared, and an alert tells."""
     for each in found:
         if each.ratio is not None:
             _ratio.labels(each.view).set(each.ratio)

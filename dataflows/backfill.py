@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataflows.pipeline import Pipeline
-from dataflows.view_stages import fields_of, measurer_of, view_windows
+from dataflows.view_stages import ahead_of, fields_of, measurer_of, view_windows
 from operators.batch import Column
 from operators.contract import ContractSpec
 from operators.measure import Measured
@@ -65,7 +65,7 @@ class Backfill:
         self._measurer = measurer_of(pipeline, views)
         dedupe = pipeline.dedupe
         self._seen = [SeenIds(round(dedupe.window.total_seconds() * 1000), dedupe.max_ids) for _ in range(lanes)]
-        self._lateness = [Lateness() for _ in range(lanes)]
+        self._lateness = [Lateness(ahead_of(pipeline)) for _ in range(lanes)]
         self._taken = 0
 
     @property

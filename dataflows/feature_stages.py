@@ -9,10 +9,11 @@ from functools import partial
 from dataflows.jobs import BY, other_keys
 from dataflows.pipeline import Pipeline
 from dataflows.stages import dedupe_of, guard_of
-from dataflows.view_stages import fields_of, guarded_fields, measurer_of, view_windows, windowed_views
+from dataflows.view_stages import ahead_of, fields_of, guarded_fields, measurer_of, view_windows, windowed_views
 from operators.decode import Decoder
 from operators.dedupe import Dedupe
 from operators.guard import Guard, Scans
+from operators.lateness import LaneLateness
 from operators.measure import Measurer
 from operators.rekey import Exchange, Rekeyer
 from operators.rekeyed import RekeyedReader
@@ -38,6 +39,7 @@ class EventStages:
     decoder: Decoder
     guard: Guard
     dedupe: Callable[[int], Dedupe]
+    lateness: Callable[[int], LaneLateness]
     views: ViewStages
     rekeyer: Rekeyer
 
@@ -71,6 +73,7 @@ def build_event_stages(
         decoder=Decoder(pipeline.contract, pipeline=pipeline.pipeline, vault=vault),
         guard=guard_of(pipeline, scanner, vault),
         dedupe=dedupe_of(pipeline),
+        lateness=partial(LaneLateness, ahead_ms=ahead_of(pipeline)),
         views=_view_stages(pipeline, _views_by(pipeline, pipeline.contract.entity), sources=lambda: 1),
         rekeyer=Rekeyer(exchanges, lanes),
     )

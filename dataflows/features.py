@@ -35,7 +35,7 @@ def over_events(source: Source[Item], stages: EventStages, sink: Sink[Item]) -> 
     measured = measure("measure", guarded, measurer=stages.views.measurer)
     lanes = by_lane("by_lane", measured)
     fresh = dedupe("dedupe", lanes, build=stages.dedupe)
-    timed = lateness("lateness", fresh)
+    timed = lateness("lateness", fresh, build=stages.lateness)
     kept = _windows(timed, stages.views)
     batches = together("together", kept)
     sent = rekey("rekey", batches, rekeyer=stages.rekeyer)

@@ -15,13 +15,13 @@ import numpy as np
 
 from dataflows.pipeline import Pipeline
 from dataflows.stages import dedupe_of, guard_of
-from dataflows.view_stages import measurer_of, view_windows, windowed_views
+from dataflows.view_stages import ahead_of, measurer_of, view_windows, windowed_views
 from operators.batch import Batch
 from operators.decode import Decoder
 from operators.dedupe import Dedupe
 from operators.guard import Scans
 from state.features import FeatureStore
-from state.lateness import MAX_AHEAD_MS, Lateness
+from state.lateness import Lateness
 from state.packed import origins_of
 from state.parity import Expected, KeySlice, matches
 from state.vault import Vault
@@ -85,9 +85,9 @@ class Parity:
         self._guard = guard_of(pipeline, scanner, vault)
         self._measurer = measurer_of(pipeline, list(specs))
         self._build, self._dedupes = dedupe_of(pipeline), dict[int, Dedupe]()
-        self._lateness: dict[int, Lateness] = {}
+        self._ahead_ms, self._lateness = ahead_of(pipeline), dict[int, Lateness]()
         longest = max(spec.longest * spec.pane_ms + spec.lateness_ms for spec in specs.values())
-        self._warm_up_ms = max(MAX_AHEAD_MS, round(pipeline.dedupe.window.total_seconds() * 1000))
+        self._warm_up_ms = max(self._ahead_ms, round(pipeline.dedupe.window.total_seconds() * 1000))
         self.needs_ms = longest + self._warm_up_ms
         """How far back of now events are needed: for the windows, and to know repeats and lateness before them."""
 
@@ -100,7 +100,7 @@ class Parity:
         """Take events of one lane, in the order of their offsets."""
         lane = int(batch.lane[0])
         if lane not in self._dedupes:
-            self._dedupes[lane], self._lateness[lane] = self._build(lane), Lateness()
+            self._dedupes[lane], self._lateness[lane] = self._build(lane), Lateness(self._ahead_ms)
             self._dedupes[lane].open({})
         for work in (self._decoder.work, self._guard.work, self._dedupes[lane].work):
             batch = work(batch)

@@ -9,6 +9,7 @@ from dataflows.pipeline import WITHHELD, Pipeline
 from dataflows.view_spec import ViewSpec, WindowedSpec
 from models.expressions import parse
 from operators.measure import Measure, Measurer
+from state.lateness import most_ahead
 from state.view_windows import ViewWindows
 from state.window_spec import Feature
 
@@ -36,6 +37,11 @@ def view_windows(name: str, spec: ViewSpec) -> ViewWindows:
         include_late=spec.on_late == "include",
         where=spec.where,
     )
+
+
+def ahead_of(pipeline: Pipeline) -> int:
+    """How far ahead of the broker's time an event may be dated to enter views, in milliseconds: one bound for all."""
+    return most_ahead(_ms(pipeline.views[name].allowed_lateness) for name in windowed_views(pipeline))
 
 
 def measurer_of(pipeline: Pipeline, views: Iterable[str]) -> Measurer:

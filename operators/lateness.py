@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -21,12 +21,13 @@ _LATEST = b"w"
 class LaneLateness:
     """The greatest event time of one lane. `state.lateness` says what it means to be behind or ahead."""
 
-    def __init__(self, lane: int) -> None:
-        self._lane, self._lateness = lane, Lateness()
+    def __init__(self, lane: int, ahead_ms: int) -> None:
+        """Take rows that are dated up to `ahead_ms` after the broker's time."""
+        self._lane, self._ahead_ms, self._lateness = lane, ahead_ms, Lateness(ahead_ms)
 
     def open(self, entries: Mapping[bytes, bytes]) -> None:
         """Take the lane's stored event time."""
-        self._lateness = Lateness(entries.get(_LATEST))
+        self._lateness = Lateness(self._ahead_ms, entries.get(_LATEST))
 
     def work(self, batch: Batch) -> Batch:
         """Add `behind_ms`; rows that are ahead leave."""
@@ -43,11 +44,11 @@ class LaneLateness:
 
 
 @operator
-def lateness(step_id: str, up: KeyedStream[Item]) -> KeyedStream[Item]:
+def lateness(step_id: str, up: KeyedStream[Item], *, build: Callable[[int], LaneLateness]) -> KeyedStream[Item]:
     """Say by how much each event is behind its lane.
 
     In: `Batch` pieces keyed by lane, decoded. Out: the same with `behind_ms`.
-    Leaves: events dated more than a day after the broker's time, which are counted and computed with no further.
+    Leaves: events dated too far ahead of the broker's time, which are counted and computed with no further.
     State: one entry per lane, the greatest event time.
     """
-    return lane_stage(STEP, up, LaneLateness)
+    return lane_stage(STEP, up, build)

@@ -1,28 +1,37 @@
-"""How far the events of one lane are behind: what decides whether an event is late, once, where it came from."""
+"""How far the events of one lane are behind: what decides whether an event is late, once, where it came from.
+
+An event that is dated further ahead of the broker's time than events may be late is *ahead*: it is not taken and moves
+no clock. So whatever the clocks of producers say, an event dated when it is appended is behind by no more than that.
+"""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from state.entries import StateUnreadable
-from state.window_spec import DAY_MS
 
 NEVER = -(2**62)
 """Before every event time."""
-MAX_AHEAD_MS = DAY_MS
+LEAST_AHEAD_MS = 60_000
+"""Clocks may differ by as much, however little events may be late."""
 _TIME = struct.Struct("<Bq")
 
 
 class Lateness:
     """The greatest event time of one lane."""
 
-    def __init__(self, stored: bytes | None = None) -> None:
+    def __init__(self, ahead_ms: int, stored: bytes | None = None) -> None:
         """Go on from what `pack` gave, or begin.
+
+        Args:
+            ahead_ms: how far ahead of the broker's time an event may be dated, as `most_ahead` says.
+            stored: what `pack` gave.
 
         Raises:
             StateUnreadable: it is of another version or broken.
         """
+        self._ahead_ms = ahead_ms
         self.latest_ms = read_time(stored)
 
     def behind(self, event_ms: Sequence[int], append_ms: Sequence[int]) -> list[int | None]:
@@ -33,13 +42,12 @@ class Lateness:
             append_ms: (n,) broker times, Unix milliseconds; 0 or less where there is none.
 
         Returns:
-            (n,) milliseconds, at least 0; None where the row is dated more than a day after the broker's time: one
-            wrong clock must not end the windows of a whole lane.
+            (n,) milliseconds, at least 0; None where the row is ahead.
         """
         behind: list[int | None] = []
         latest = self.latest_ms
         for time, appended in zip(event_ms, append_ms, strict=True):
-            if time > appended + MAX_AHEAD_MS and appended > 0:
+            if is_ahead(time, appended, self._ahead_ms):
                 behind.append(None)
             elif time >= latest:
                 behind.append(0)
@@ -52,6 +60,16 @@ class Lateness:
     def pack(self) -> bytes:
         """Write it."""
         return pack_time(self.latest_ms)
+
+
+def most_ahead(lateness_ms: Iterable[int]) -> int:
+    """How far ahead of the broker's time events may be dated, where they may be late by as much: in milliseconds."""
+    return max(min(lateness_ms), LEAST_AHEAD_MS)
+
+
+def is_ahead(event_ms: int, append_ms: int, ahead_ms: int) -> bool:
+    """Whether an event is; without a broker's time, as in a history, none is."""
+    return event_ms > append_ms + ahead_ms and append_ms > 0
 
 
 def pack_time(latest_ms: int) -> bytes:

@@ -20,6 +20,8 @@ the reader race; and what is stored decays by itself as t moves on. With no even
 
 Lateness. An event is late when it is more than the allowed lateness behind the greatest event time before it *in the
 lane of the source* where it was (`state.lateness`); this is decided there, and `on_late` says whether it still counts.
+An event is dated ahead when it is further ahead of the broker's time than the least lateness that any view of the
+pipeline allows, or than a minute if that is more: a lane has one clock for all views. It enters none and moves nothing.
 Taken late or not, an event has no effect where its pane is older than any window that could be asked for by an event
 in time: panes before floor((latest - lateness) / pane) - n, n the longest window in panes, exist no more, with latest
 the key's own greatest event time. So a key's panes depend on which events it had, not on how lanes came together.

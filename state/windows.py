@@ -11,8 +11,8 @@ The fold, per lane, row by row in offset order, for an event of an entity at eve
   With nothing there, count and sum are 0 and the others NaN. A window's sum is `math.fsum` over its panes before k,
   plus pane k; each pane is added up in row order. So a recomputation with the same panes gives the same bits.
 * *Update*. The event and its values (NaN and infinity are none) go into pane k, unless the event is *late*
-  (t < watermark) and late ones are ignored, or its pane exists no more (*too late*), or it is dated more than
-  `MAX_AHEAD_MS` after the broker's time (*ahead*; see `state.lateness`).
+  (t < watermark) and late ones are ignored, or its pane exists no more (*too late*), or it is dated further
+  after the broker's time than the allowed lateness, or than a minute if that is more (*ahead*; see `state.lateness`).
 * The greatest event time is that of all rows that are not ahead.
 
 Stored. One entry per entity, key = `e` and the entity in UTF-8, value = its non-empty panes (see `state.panes`); `l`
@@ -32,7 +32,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from state.entities import AllInMemory, Entities, HotInMemory, entity_key
 from state.entries import OnDisk
-from state.lateness import MAX_AHEAD_MS, pack_time, read_time
+from state.lateness import is_ahead, most_ahead, pack_time, read_time
 from state.panes import COUNT, LATEST, PANE, Layout, Layouts, add, find
 from state.window_reader import WindowReader
 from state.window_spec import Tally, WindowSpec
@@ -52,6 +52,7 @@ class EntityWindows:
         self._writes = {column: self._layout.places(column) for _, column in needs}
         """Value column to the places of its parts in a pane's row."""
         self._longest = spec.longest
+        self._ahead_ms = most_ahead([spec.lateness_ms])
         self.restore({})
 
     def __len__(self) -> int:
@@ -115,7 +116,7 @@ class EntityWindows:
             panes = known.get(entity)
             if panes is not None:
                 read(entity, panes, pane, time, self._floor, outs, row)
-            if time > append_ms[row] + MAX_AHEAD_MS and append_ms[row] > 0:
+            if is_ahead(time, append_ms[row], self._ahead_ms):
                 tally.ahead += 1
                 self._reader.forget(entity)
                 continue

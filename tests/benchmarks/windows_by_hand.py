@@ -41,7 +41,7 @@ class Recent:
         watermark = self._latest - LATENESS_MS
         floor = watermark // PANE_MS - DAY_MS // PANE_MS + 1 if watermark > -math.inf else -math.inf
         features = _read(panes, pane, at_ms, max(pane - DAY_MS // PANE_MS + 1, floor))
-        if at_ms > append_ms + DAY_MS:
+        if at_ms > append_ms + LATENESS_MS:
             return features
         if at_ms >= watermark or pane >= floor:
             row = panes.setdefault(pane, [0.0, -math.inf, 0.0, -math.inf, math.nan])

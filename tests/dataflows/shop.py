@@ -76,26 +76,28 @@ class Sent:
 
     key: bytes
     value: bytes
+    sent_ms: int
 
 
 def events(n: int, seed: int) -> list[Sent]:
     """About 4 an hour and person in the order of sending; some an hour late, some repeated, some broken."""
     chance, sent = random.Random(seed), list[Sent]()
     for number in range(n):
+        sent_ms = BEGIN_MS + number * 20_000
         late = chance.choice([0, 0, 0, 0, 30_000, 500_000, 900_000, 3_600_000])
         event = {
             "id": f"E-{number}",
             "who": f"W-{chance.randrange(max(n // 100, 5))}",
-            "at": _text(BEGIN_MS + number * 20_000 - chance.randrange(late + 1)),
+            "at": _text(sent_ms - chance.randrange(late + 1)),
             "device": chance.choice([None, f"D-{chance.randrange(max(n // 60, 5))}"]) if number % 3 else "D-0",
             "card": 4_000_000 + chance.randrange(max(n // 80, 5)),
             "amount": round(chance.lognormvariate(3, 1), 2),
         }
-        sent.append(Sent(event["who"].encode(), orjson.dumps(event)))
+        sent.append(Sent(event["who"].encode(), orjson.dumps(event), sent_ms))
         if chance.random() < 0.02:
             sent.append(chance.choice(sent[-200:]))
         if chance.random() < 0.01:
-            sent.append(Sent(event["who"].encode(), b'{"id": '))
+            sent.append(Sent(event["who"].encode(), b'{"id": ', sent_ms))
     return sent
 
 
@@ -103,21 +105,29 @@ def _text(ms: int) -> str:
     return pd.Timestamp(ms, unit="ms").strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
-def table(rows: list[tuple[int, int, bytes]]) -> pd.DataFrame:
-    """The events that count, of lane, offset and value: without what is broken, or was there before in its lane."""
+def table(rows: list[tuple[int, int, bytes, int]], pipeline: Pipeline) -> pd.DataFrame:
+    """The events that count, of lane, offset, value and append time.
+
+    What is broken, was there before in its lane, or is ahead of the broker's time is left out.
+    """
     bodies = []
-    for lane, offset, value in rows:
+    for lane, offset, value, append in rows:
         try:
-            bodies.append({**orjson.loads(value), "lane": lane, "offset": offset})
+            bodies.append({**orjson.loads(value), "lane": lane, "offset": offset, "append": append})
         except ValueError:
             continue
     frame = pd.DataFrame(bodies).sort_values(["lane", "offset"]).drop_duplicates(["lane", "id"])
     frame["ms"] = pd.to_datetime(frame["at"]).astype("datetime64[ms, UTC]").astype("int64")
-    return with_lateness(frame)
+    return with_lateness(frame, pipeline)
 
 
-def with_lateness(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add by how much each event is behind its lane; the rows of a lane are in the order of the log."""
+def with_lateness(frame: pd.DataFrame, pipeline: Pipeline) -> pd.DataFrame:
+    """Add by how much each event is behind its lane; the rows of a lane are in the order of the log.
+
+    Rows further ahead of the broker's time than all views let events be late, and than a minute, are left out.
+    """
+    least = min(spec.allowed_lateness for spec in pipeline.views.values() if spec.windows).total_seconds()
+    frame = frame[frame["ms"] - frame["append"] <= 1000 * max(least, 60)]
     before = frame.groupby("lane")["ms"].transform(lambda times: times.cummax().shift())
     return frame.assign(behind=(before - frame["ms"]).clip(lower=0).fillna(0))
 

@@ -24,10 +24,7 @@ def let_through(pipeline: Pipeline, records: Iterable[Any]) -> pd.DataFrame:
     for start in range(0, len(rows), 1000):
         batch = stages.guard.work(stages.decoder.work(to_batch(rows[start : start + 1000], 1)))
         columns = {name: list(column) for name, column in batch.columns.items()}
-        parts.append(
-            pd.DataFrame(
-                {**columns, "lane": batch.lane, "offset": batch.offset, "id": batch.event_ids, "ms": batch.event_ms}
-            )
-        )
+        place = {"lane": batch.lane, "offset": batch.offset, "append": batch.append_ms}
+        parts.append(pd.DataFrame({**columns, **place, "id": batch.event_ids, "ms": batch.event_ms}))
     frame = pd.concat(parts, ignore_index=True).drop_duplicates(["lane", "id"])
-    return shop.with_lateness(frame)
+    return shop.with_lateness(frame, pipeline)

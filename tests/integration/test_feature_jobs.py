@@ -155,7 +155,10 @@ def test_views_are_what_pandas_says_after_kills_and_a_change_of_slots(
     jobs = [it.run("features"), it.run("by-device", LANE_STORE=str(tmp_path / "store"))]
     it.disturb([Planned(e.key, e.value, (), "clean") for e in shop.events(4500, seed)], random.Random(seed), jobs)
     it.until_all_is_there(150)
-    frame = shop.table([(record.partition(), record.offset(), record.value()) for record in it.logged()])
+    frame = shop.table(
+        [(record.partition(), record.offset(), record.value(), record.timestamp()[1]) for record in it.logged()],
+        it.pipeline,
+    )
     it.assert_as_pandas(frame, (60_000, HOUR, 7 * HOUR))
 
     before = it.changelogs.tides()

@@ -5,8 +5,6 @@ It follows the fold that `state.windows` states and shares no code with it.
 
 import math
 
-DAY_MS = 86_400_000
-
 
 def recompute(events, features, *, pane_ms=60_000, lateness_ms=600_000, include_late=True):
     """Give each event's features.
@@ -27,7 +25,7 @@ def recompute(events, features, *, pane_ms=60_000, lateness_ms=600_000, include_
         floor = -math.inf if latest is None else watermark // pane_ms - longest + 1
         past = [e for e in taken.get(event["entity"], []) if e["event_ms"] // pane_ms >= floor]
         out.append({name: _feature(past, time, pane, pane_ms, *what) for name, what in features.items()})
-        if event["append_ms"] > 0 and time > event["append_ms"] + DAY_MS:
+        if event["append_ms"] > 0 and time > event["append_ms"] + max(lateness_ms, 60_000):
             continue
         if time >= watermark or (include_late and pane >= floor):
             taken.setdefault(event["entity"], []).append(event)

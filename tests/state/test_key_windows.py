@@ -78,8 +78,8 @@ def test_a_lane_that_lags_holds_up_expiry_but_for_a_day_at_most():
 
 
 def test_events_out_of_time_are_counted():
-    lateness, windows = Lateness(), KeyWindows(spec())
-    times = [T, T - 5 * PANE, T - 5 * PANE - 1, T - 40 * PANE, T + 2 * DAY_MS, T + 1]
+    lateness, windows = Lateness(60_000), KeyWindows(spec())
+    times = [T, T - 5 * PANE, T - 5 * PANE - 1, T - 40 * PANE, T + 60_001, T + 1]
     behind = lateness.behind(times, [T] * 6)
     taken = [event("a", time) for time, by in zip(times, behind, strict=True) if by is not None]
     tally = observe(windows, taken, [by for by in behind if by is not None])
@@ -88,7 +88,7 @@ def test_events_out_of_time_are_counted():
     assert behind == [0, 5 * PANE, 5 * PANE + 1, 40 * PANE, None, 0]
     assert (tally.included, tally.ignored, tally.too_late) == (1, 0, 1)
     assert (ignored.included, ignored.ignored, ignored.too_late) == (0, 2, 0)
-    assert Lateness(lateness.pack()).latest_ms == T + 1
+    assert Lateness(0, lateness.pack()).latest_ms == T + 1
 
 
 def test_of_equal_times_the_first_and_the_last_taken_count():

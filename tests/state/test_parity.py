@@ -43,7 +43,7 @@ def events(n, seed=SEED):
     """Two hours of events of fifty keys in two lanes, out of order, a twentieth of them late."""
     draw = random.Random(seed)
     print(f"seed {seed}")
-    lateness = [Lateness(), Lateness()]
+    lateness = [Lateness(SPEC.lateness_ms), Lateness(SPEC.lateness_ms)]
     for i in range(n):
         append = BEGAN + i * 2 * HOUR // n
         time = append - draw.randrange(30_000) - (draw.randrange(20 * MINUTE) if draw.random() < 0.05 else 0)

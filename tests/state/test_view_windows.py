@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from state import entities
 from state.key_windows import KeyWindows
+from state.lateness import Lateness, most_ahead
 from state.view_reader import ViewReader
 from tests.state.keyed import FEATURES, PANE, T, event, observe, spec, store
 from tests.state.on_disk import Disk
@@ -28,6 +29,7 @@ AMOUNT = st.one_of(st.none(), st.floats(-1e6, 1e6), st.sampled_from([0.0, 0.1, 3
 EVENT = st.fixed_dictionaries({
     "key": st.sampled_from(["a", "b", "ü", None]),
     "lane": st.sampled_from([0, 0, 1]),
+    "wrong": st.sampled_from([*[0] * 12, 50_000, 60_001, 10**8]),
     "jump": st.integers(-30 * PANE, 9 * PANE),
     "amount": AMOUNT,
     "card": st.sampled_from([None, "", "x", "y", "z"]),
@@ -36,12 +38,12 @@ STEPS = st.lists(EVENT, max_size=60)
 
 
 def as_events(steps):
-    """Event times as drift plus jumps: mostly in order, some late, some too late."""
+    """Event times as drift plus jumps: mostly in order, some late, some too late, some by a wrong clock."""
     base, events = T, []
     for i, step in enumerate(steps):
         base += 700
         time = base + (step["jump"] if step["jump"] > 0 or i % 3 == 0 else 0)
-        events.append({**step, "time": time, "offset": i})
+        events.append({**step, "time": time + step["wrong"], "append": base, "offset": i})
         base = max(base, time)
     return events
 
@@ -68,14 +70,19 @@ def check(reader, windows, log, at):
 def test_features_equal_a_recomputation_whatever_the_batching_and_the_crashes(steps, cuts, late, crash):
     view, stored = spec(include_late=late), {}
     windows, reader, log = KeyWindows(view), ViewReader(view), oracle(view)
+    clocks = [Lateness(most_ahead([view.lateness_ms])) for _ in range(2)]
     rest, sizes = iter(as_events(steps)), itertools.chain(cuts, itertools.repeat(4))
     while batch := list(itertools.islice(rest, next(sizes))):
         if crash:
             windows = KeyWindows(view)
             windows.restore(stored)
-        observe(windows, batch, taken_by(log, batch))
+        at = batch[-1]["append"]
+        found = [clocks[each["lane"]].behind([each["time"]], [each["append"]])[0] for each in batch]
+        batch, behind = taken_by(log, batch)
+        assert [by for by in found if by is not None] == behind
+        observe(windows, batch, behind)
         store(windows, stored)
-        check(reader, windows, log, batch[-1]["time"])
+        check(reader, windows, log, at)
 
 
 @settings(max_examples=40, deadline=None)
@@ -103,7 +110,7 @@ def test_values_are_the_same_with_the_keys_on_disk(tmp_path_factory, steps, cuts
                 disk.crash()
                 windows = KeyWindows(view)
                 windows.restore(disk.entries)
-            behind = taken_by(log, batch)
+            batch, behind = taken_by(log, batch)
             observe(windows, batch, behind)
             observe(memory, batch, behind)
             disk.hold(windows.changes())
@@ -114,11 +121,13 @@ def test_values_are_the_same_with_the_keys_on_disk(tmp_path_factory, steps, cuts
 
 
 def taken_by(log, batch):
-    behind = []
+    taken, behind = [], []
     for each in batch:
-        behind.append(log.behind(each))
-        log.take(each)
-    return behind
+        if (by := log.behind(each)) is not None:
+            taken.append(each)
+            behind.append(by)
+            log.take(each)
+    return taken, behind
 
 
 def oracle(view):

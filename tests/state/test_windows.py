@@ -23,6 +23,8 @@ recall_oracle = importlib.util.module_from_spec(_oracle)
 _oracle.loader.exec_module(recall_oracle)
 
 PANE = 1_000
+AHEAD = 60_001
+"""Further ahead of the broker's time than a minute."""
 FEATURES = {
     "events_4": ("count", 4 * PANE, None),
     "events_20": ("count", 20 * PANE, None),
@@ -44,7 +46,7 @@ def as_events(steps):
     base, events = 10**12, []
     for i, (entity, jump, amount, other) in enumerate(steps):
         base += 700
-        ahead = 3 * DAY_MS if i % 17 == 16 else 0
+        ahead = AHEAD if i % 17 == 16 else 0
         time = base + ahead + (jump if jump > 0 or i % 3 == 0 else 0)
         events.append({"entity": entity, "event_ms": time, "append_ms": base, "amount": amount, "other": other})
         base = max(base, time - ahead)
@@ -200,7 +202,7 @@ def test_events_out_of_time_are_counted():
     windows = EntityWindows(SPEC)
     now = 10**12
     batch = [event("a", now), event("a", now - 6 * PANE), event("a", now - 40 * PANE)]
-    batch.append(event("a", now + 2 * DAY_MS, append=now))
+    batch.append(event("a", now + AHEAD, append=now))
     _, included = feed(windows, batch)
     _, ignored = feed(EntityWindows(WindowSpec(SPEC.features, PANE, 5 * PANE, include_late=False)), batch)
 
@@ -210,12 +212,22 @@ def test_events_out_of_time_are_counted():
 
 def test_an_event_that_is_not_taken_leaves_no_sums_behind():
     windows, now = EntityWindows(SPEC), 10**12
-    ahead = event("a", now + DAY_MS + 2 * PANE, append=now)
-    near = event("a", now + DAY_MS, append=now)
+    ahead = event("a", now + AHEAD + 2 * PANE, append=now)
+    near = event("a", now + AHEAD - 1, append=now)
     features, tally = feed(windows, [near, ahead, near, ahead])
 
     assert tally.ahead == 2
     assert features["sum_4"] == [0.0, 1.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_one_wrong_clock_takes_nothing_from_the_other_entities_of_the_lane(late):
+    windows, now, wrong = EntityWindows(WindowSpec(SPEC.features, PANE, 600_000, late)), 10**12, 23 * 3_600_000
+    feed(windows, [event("a", now, append=now), event("terminal", now + wrong, append=now)])
+    features, tally = feed(windows, [event("a", now + PANE, append=now + PANE), event("a", now, append=now + PANE)])
+
+    assert features["events_20"] == [1.0, 1.0]
+    assert (tally.included, tally.ignored, tally.too_late, len(windows)) == (0, 0, 0, 1)
 
 
 def test_a_changed_set_of_features_keeps_what_it_can():

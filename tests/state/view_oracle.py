@@ -16,11 +16,13 @@ class Log:
         self._source, self._taken = {}, {}
 
     def behind(self, event):
-        """By how much an event is behind in its lane of the source."""
+        """By how much an event is behind in its lane of the source; None where it is ahead of the broker's time."""
+        if event["time"] - event["append"] > max(self._lateness, 60_000):
+            return None
         return max(0, self._source.get(event["lane"], event["time"]) - event["time"])
 
     def take(self, event):
-        """Add an event: lane, key, time and values."""
+        """Add an event that is not ahead: lane, key, time and values."""
         key, late = event["key"], self.behind(event) > self._lateness
         if key is not None and (self._include or not late):
             floor = max(self._lanes_floor(), self._key_floor(self._alive(key)))

@@ -15,7 +15,7 @@ import numpy as np
 
 from dataflows.pipeline import Pipeline
 from dataflows.stages import dedupe_of, guard_of
-from dataflows.view_stages import ahead_of, measurer_of, view_windows, windowed_views
+from dataflows.view_stages import ahead_of, measurer_of, view_windows, windowed_view, windowed_views
 from operators.batch import Batch
 from operators.decode import Decoder
 from operators.dedupe import Dedupe
@@ -27,7 +27,6 @@ from state.parity import Expected, KeySlice, matches
 from state.vault import Vault
 from state.views import Lack
 from state.windowed_view import Kept as Served
-from state.windowed_view import WindowedView
 
 KEYS_AT_ONCE = 500
 """Read from the feature store in one round trip."""
@@ -79,7 +78,7 @@ class Parity:
             most: events of each view to remember.
         """
         specs = {name: view_windows(name, pipeline.views[name]) for name in windowed_views(pipeline)}
-        self._views = {name: WindowedView(spec) for name, spec in specs.items()}
+        self._views = {name: windowed_view(pipeline, name) for name in specs}
         self._slices = {name: KeySlice(spec, share, most=most) for name, spec in specs.items()}
         self._decoder = Decoder(pipeline.contract, pipeline=pipeline.pipeline, vault=vault)
         self._guard = guard_of(pipeline, scanner, vault)

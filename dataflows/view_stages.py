@@ -12,6 +12,7 @@ from operators.measure import Measure, Measurer
 from state.lateness import most_ahead
 from state.view_windows import ViewWindows
 from state.window_spec import Feature
+from state.windowed_view import WindowedView
 
 
 def windowed_views(pipeline: Pipeline) -> list[str]:
@@ -37,6 +38,13 @@ def view_windows(name: str, spec: ViewSpec) -> ViewWindows:
         include_late=spec.on_late == "include",
         where=spec.where,
     )
+
+
+def windowed_view(pipeline: Pipeline, name: str) -> WindowedView:
+    """One view as it is read. An entity's lane was chosen before the guard; other keys are sent on after it."""
+    spec, contract = pipeline.views[name], pipeline.contract
+    tokens = spec.key == contract.entity and pipeline.guard.action(spec.key) == "tokenise"
+    return WindowedView(view_windows(name, spec), any_lane=tokens)
 
 
 def ahead_of(pipeline: Pipeline) -> int:

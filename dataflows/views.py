@@ -19,7 +19,9 @@ def view_of(pipeline: Pipeline, name: str) -> LoadedView | FeastView | WindowedV
     if spec.source is not None:
         return _feast(pipeline, name, spec.source.feast)
     if spec.windows:
-        return _windowed(pipeline, name)
+        from dataflows.view_stages import windowed_view  # noqa: PLC0415 -- sketches only where a view needs them
+
+        return windowed_view(pipeline, name)
     return LoadedView.of(name, spec.kinds)
 
 
@@ -30,13 +32,6 @@ def given(pipeline: Pipeline) -> Pipeline:
         for name, spec in pipeline.views.items()
     }
     return pipeline.model_copy(update={"views": views})
-
-
-def _windowed(pipeline: Pipeline, name: str) -> WindowedView:
-    from dataflows.view_stages import view_windows  # noqa: PLC0415 -- sketches only where a view needs them
-    from state.windowed_view import WindowedView  # noqa: PLC0415
-
-    return WindowedView(view_windows(name, pipeline.views[name]))
 
 
 def _feast(pipeline: Pipeline, name: str, feast: FeastSpec) -> FeastView:

@@ -98,6 +98,10 @@ class Tides:
         """(n,) the tide of each key's lane, Unix seconds."""
         return self.seconds[lanes_of([key.encode("utf-8", "surrogatepass") for key in keys], len(self.seconds))]
 
+    def least(self) -> float:
+        """The tide of the lane that is furthest behind, Unix seconds; NaN where one has none yet."""
+        return float(self.seconds.min())
+
 
 def marks(answer: Mapping[bytes, bytes]) -> dict[int, Mark]:
     """Lane to how far it goes, from the answer to HGETALL."""

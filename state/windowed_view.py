@@ -4,6 +4,9 @@ A value is a string at `penstock:<pipeline>:<view>:<key>`: 16 bytes version (`st
 (`state/packed.py`); nothing after the version where the key was deleted. It speaks for the moment of its lane's tide
 (`state/tides.py`), however long ago the key's last event was, and so does the absence of a value: a key that is not
 there has had no event in its windows. A view without tides was never written: every value is missing.
+
+Where the key is a token for what the producer chose the lane by, nobody can tell its lane: then every value speaks for
+the moment of the lane that is furthest behind.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ class WindowedView:
     """Reads the windows of keys."""
 
     windows: ViewWindows
+    any_lane: bool = False
+    """Whether a key may be in another lane than murmur2 says."""
 
     @property
     def name(self) -> str:
@@ -60,12 +65,13 @@ class WindowedView:
         return b"HGETALL", tides_key(pipeline, self.name)
 
     def kept(self, keys: Sequence[str], replies: Sequence[Any], aside: Any) -> list[Kept]:
-        """Panes and tide of each key."""
+        """Panes of each key, and the tide that they speak for."""
         tides = Tides.read(aside)
         if tides is None:
             lack = aside if aside is Lack.UNAVAILABLE else Lack.MISSING
             return [lack] * len(keys)
-        return [self._kept(reply, tide) for reply, tide in zip(replies, tides.of(keys).tolist(), strict=True)]
+        own = [tides.least()] * len(keys) if self.any_lane else tides.of(keys).tolist()
+        return [self._kept(reply, tide) for reply, tide in zip(replies, own, strict=True)]
 
     def _kept(self, reply: Any, tide: float) -> Kept:
         if isinstance(reply, Lack):

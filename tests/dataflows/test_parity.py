@@ -10,6 +10,7 @@ from dataflows.parity import NotServed, Parity
 from dataflows.pipeline import loads
 from dataflows.view_stages import view_windows
 from operators.batch import Batch
+from operators.disguise import Tokeniser
 from state.cache import AgingCache
 from state.features import FeatureStore
 from state.key_windows import KeyWindows
@@ -131,6 +132,21 @@ def test_events_that_come_while_values_are_read_are_no_mismatch() -> None:
     for taken in (40, 50, 60):
         found = compare(served(ROWS[:taken], tide), EVENTS[:45], EVENTS[45:])
         assert (found.compared, found.wrong) == (3, 0), taken
+
+
+def test_a_tokenised_entity_is_compared_as_of_the_lane_that_is_furthest_behind() -> None:
+    """Its events are in a lane that the token does not tell: here in one that stands, beside one that goes on."""
+    text = TEXT.replace("entity: card", "entity: device").replace("guard: {", "guard: { fields: { device: tokenise },")
+    vault, values = Vault.from_base64(Vault.generate()), [event(i, device=f"D{i % 20}") for i in range(60)]
+    tokens = [Tokeniser(vault).token("device", f"D{i}") for i in range(20)]
+    taken = [(tokens[i % 20], *row[1:]) for i, row in enumerate(ROWS[:40])]
+    tides = {b"lanes": b"2", b"0": Mark(NOON, 1, NOON + 3_600_000).pack(), b"1": Mark(NOON, 1, NOON + 40_000).pack()}
+    answers = {**served(taken, NOON), (b"HGETALL", tides_key("shop", "device")): tides}
+    parity = Parity(loads(text), vault=vault, scanner=None, share=1.0)
+    parity.take(batch(values, lane=1))
+    [found] = parity.compare(FeatureStore(MemoryLink(answers), "shop", cache=AgingCache(0, 0.0)), lambda: None)
+
+    assert (found.keys, found.compared, found.wrong) == (20, 20, 0)
 
 
 def test_an_unreadable_value_is_wrong_and_a_missing_tide_is_not_compared() -> None:

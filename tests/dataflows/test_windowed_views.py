@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dataflows.pipeline import PipelineInvalid, load, loads
-from dataflows.view_stages import fields_of, measurer_of, measures_of, view_windows, windowed_views
+from dataflows.view_stages import fields_of, measurer_of, measures_of, view_windows, windowed_view, windowed_views
 from operators.measure import Measure, Measurer
 from state.view_windows import ViewWindows
 from state.window_spec import Feature
@@ -191,3 +191,19 @@ def test_a_view_of_nothing_and_a_loaded_one_with_panes_are_refused():
 
 def test_a_windowed_view_may_be_kept_by_a_token():
     assert loads(planted("device_id: allow", "device_id: tokenise")).views["device"].key == "device_id"
+
+
+def test_only_a_tokenised_entity_may_be_in_any_lane():
+    """What other keys name is sent on after the guard, by the token."""
+    by_card = TEXT.replace("    key: device_id\n", "    key: card_id\n")
+    lanes = [
+        windowed_view(loads(text), "device").any_lane
+        for text in (
+            TEXT,
+            planted("device_id: allow", "device_id: tokenise"),
+            by_card,
+            by_card.replace("card_id: allow", "card_id: tokenise"),
+        )
+    ]
+
+    assert lanes == [False, False, False, True]

@@ -47,9 +47,9 @@ def redis_with(values, tides):
     return FeatureStore(MemoryLink(held), "p", cache=AgingCache(100, 1.0))
 
 
-def read(store, keys, at_ms):
-    found = store.read({VIEW: keys})[VIEW]
-    return VIEW.values(found.kept, found.rows, np.array(at_ms, np.int64))
+def read(store, keys, at_ms, view=VIEW):
+    found = store.read({view: keys})[view]
+    return view.values(found.kept, found.rows, np.array(at_ms, np.int64))
 
 
 ALL = dict.fromkeys(range(LANES), T)
@@ -92,6 +92,17 @@ def test_each_key_is_as_old_as_the_tide_of_its_own_lane():
     assert len(set(lanes)) == LANES
     assert values.as_of.tolist() == pytest.approx([tides.get(lane, np.nan) / 1000 for lane in lanes], nan_ok=True)
     assert values.lacks == {row: Lack.MISSING for row, lane in enumerate(lanes) if lane == 3}
+
+
+def test_where_the_lane_of_a_key_cannot_be_told_it_is_as_old_as_the_one_furthest_behind():
+    keys, view = [f"token-{n}" for n in range(20)], WindowedView(WINDOWS, any_lane=True)
+    tides = {0: T, 1: T - 1_000, 2: T - 60_000, 3: T - 2_000}
+    values = read(redis_with({}, tides), keys, [T] * 20, view)
+    some = read(redis_with({}, {0: T, 1: T}), keys, [T] * 20, view)
+
+    assert set(values.as_of.tolist()) == {(T - 60_000) / 1000}
+    assert values.lacks == {}
+    assert some.lacks == dict.fromkeys(range(20), Lack.MISSING)
 
 
 def test_what_is_no_value_of_the_view_is_unreadable(two_events):

@@ -8,6 +8,7 @@ import numpy as np
 import orjson
 import pytest
 
+from operators import metrics
 from operators.batch import Batch, Record
 from operators.rekey import Exchange, Rekeyer
 from operators.rekeyed import RekeyedReader
@@ -108,15 +109,28 @@ def test_tides_are_in_every_partition_and_speak_for_all_their_lanes() -> None:
 @pytest.mark.parametrize(
     "value", [None, b"", b"[]", b"1", b"{}", b'{"v":2,"at":1}', b'{"v":1,"at":1}', b'{"v":1,"tides":{"a":1}}',
               b'{"v":1,"at":1,"from":[1],"with":{}}', b'{"v":1,"at":"x","from":[1,2],"behind":0,"with":{}}',
-              b'{"v":1,"tides":[]}'],
+              b'{"v":1,"tides":[]}', b'{"v":1,"tides":{}}', b'{"v":1,"tides":{"0":"soon"}}',
+              b'{"v":1,"tides":{"0":18446744073709551615}}',
+              b'{"v":1,"at":9223372036854775808,"from":[1,2],"behind":0,"with":{}}',
+              b'{"v":1,"at":1,"from":[2147483648,2],"behind":0,"with":{}}',
+              b'{"v":1,"at":1,"from":[1,2],"behind":0.5,"with":{}}',
+              b'{"v":1,"at":1,"from":[1,2],"behind":0,"with":{"device":"D","amount":"much"}}',
+              b'{"v":1,"at":1,"from":[1,2],"behind":0,"with":{"device":"D","amount":[1]}}',
+              b'{"v":1,"at":1,"from":[1,2],"behind":0,"with":{"device":7}}',
+              b'{"v":1,"at":1,"from":[1,2],"behind":0,"with":{"device":"D","online":"yes"}}'],
 )  # fmt: skip
 @pytest.mark.parametrize("key", [b"D-1", None])
 def test_what_something_else_wrote_there_leaves_and_the_others_stay(key: bytes | None, value: bytes | None) -> None:
-    good = sent(events(tides={2: {2: 777}}))
+    good, before = sent(events(tides={2: {2: 777}})), rejected()
     read = received([*good, Record("by-device", 0, key, value)])
 
     assert read.columns["device"] == ["D-1", ODD, "D-1"]
     assert read.tides == {0: {2: 777}}
+    assert rejected() == before + 1
+
+
+def rejected() -> float:
+    return metrics.SLOT.get_sample_value("penstock_rejected_events_total", {"reason": "undecodable"}) or 0.0
 
 
 def test_a_field_that_a_record_lacks_is_missing() -> None:

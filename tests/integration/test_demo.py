@@ -111,7 +111,7 @@ def test_claims_on_real_kafka_swap_a_release_and_what_is_kept_can_be_counted_aga
 
 
 def assert_payments_are_decided_with_their_views(env=None):
-    with kept("--pipeline", "payments", "--events", "600", "--rate", "100", env=env) as (summary, told, bootstrap):
+    with kept("--pipeline", "payments", "--events", "1000", "--rate", "100", env=env) as (summary, told, bootstrap):
         assert_agrees_with_what_was_planned(summary, "redact")
         reader = Reader({"bootstrap.servers": bootstrap}, {"decisions": "payments.decisions"})
         decisions = [json.loads(message.value()) for _, message in reader.everything(30.0)]
@@ -126,10 +126,12 @@ def assert_payments_are_decided_with_their_views(env=None):
     return summary
 
 
+@pytest.mark.ci
 def test_payments_on_real_kafka_are_decided_with_their_views(kafka):
     assert assert_payments_are_decided_with_their_views()["guarantee"] == "exactly_once"
 
 
+@pytest.mark.ci
 def test_payments_without_java_are_decided_with_their_views(no_java):
     assert assert_payments_are_decided_with_their_views(no_java)["guarantee"] == "at_least_once"
 

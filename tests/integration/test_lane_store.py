@@ -153,7 +153,8 @@ def test_kills_and_restarts_with_the_state_on_disk(
     def decided() -> bool:
         return done() >= sender.sent
 
-    with launched(file, kafka.bootstrap, tmp_path, slots=2, LANE_STORE=str(stores)) as run:
+    settings = {"LANE_STORE": str(stores), "SESSION_TIMEOUT": "45"}  # lanes wait for their slots, however slow
+    with launched(file, kafka.bootstrap, tmp_path, slots=2, **settings) as run:
         run.until_ready()
         for _ in range(KILLS):
             before = sender.sent
@@ -165,7 +166,7 @@ def test_kills_and_restarts_with_the_state_on_disk(
         run.process.terminate()
         assert run.ends() == 0
         assert tails(run.said()), "a killed slot has read the tail of its lanes"
-    with launched(file, kafka.bootstrap, tmp_path, slots=2, LANE_STORE=str(stores)) as run:
+    with launched(file, kafka.bootstrap, tmp_path, slots=2, **settings) as run:
         run.until_ready()
         after = tails(run.said())
         assert len(after) == LANES, run.said()
@@ -182,7 +183,7 @@ def test_kills_and_restarts_with_the_state_on_disk(
         run.process.terminate()
         assert run.ends() == 0
     shutil.rmtree(stores)
-    with launched(file, kafka.bootstrap, tmp_path, slots=1, LANE_STORE=str(stores)) as run:
+    with launched(file, kafka.bootstrap, tmp_path, slots=2, **settings) as run:
         run.until_ready()
         assert not tails(run.said()), "there was nothing on disk"
         sender.send(200)

@@ -76,3 +76,18 @@ def test_what_comes_next_waits_for_a_sign_of_life_but_not_for_ever(
     assert killed_after(0.6) == 2
     assert killed_after(6.0) == 2
     assert killed_after(6.0) == 3, "a slot that never comes back must not end the run's troubles"
+
+
+def test_slots_get_something_to_do_before_they_are_struck(tmp_path: Path) -> None:
+    load = StandIn(10_000, 5_000)
+    load.sending = False
+    runs = trouble(
+        load, tmp_path, Incident(100, "launcher"), decided=dict.fromkeys(((0, i) for i in range(5_000)), 1.0)
+    )
+    for _ in range(2):
+        runs._serve()
+    assert (load.launchers_killed, load.until) == (0, 5_100), "the load waited, and everything was decided"
+
+    load.sent, load.sending = 5_010, True
+    runs._serve()
+    assert load.launchers_killed == 1

@@ -76,6 +76,8 @@ class Trouble:
         self._not_before = self._since = self._start_at = 0.0
         self._decided_before = -1
         """First records that readers had at the incident before."""
+        self._granted = 0.0
+        """Events to send in any case, so that an incident for which the load has waited meets slots at work."""
         self._broker_away = False
         self.kills: list[Kill] = []
         self.spans: list[Span] = []
@@ -126,7 +128,7 @@ class Trouble:
         for span in self.spans:
             if span.end == math.inf and self._ready_at > span.recovers:
                 span.end = self._ready_at
-        self._load.until = self._load_until()
+        self._load.until = max(self._load_until(), self._granted)
         if self._incidents and self._load.sent >= self._incidents[0].at and now >= self._not_before:
             self._since = self._since or now
             if self._unquiet(now - self._since):
@@ -152,13 +154,18 @@ class Trouble:
 
     def _unquiet(self, waited: float) -> bool:
         """Whether there is something to wait for."""
-        if len(self._decided) == self._decided_before and not self._idle() and not self._broker_away:
-            return waited < _STUCK_SECONDS
-        if not self._calm:
-            return False
-        if self.zombies.asleep or any(incident.kind == "zombie" for incident in self._ordered.values()):
+        ordered = any(incident.kind == "zombie" for incident in self._ordered.values())
+        if self._calm and (self.zombies.asleep or ordered):
             return True
-        return self._load.sent - len(self._decided) > self._load.rate and waited < _CALM_SECONDS
+        if self._broker_away:
+            return False
+        if self._idle():
+            self._granted = self._load.sent + self._load.rate
+            return self._load.is_alive() and waited < _STUCK_SECONDS
+        if len(self._decided) == self._decided_before:
+            return waited < _STUCK_SECONDS
+        behind = self._load.sent - len(self._decided)
+        return self._calm and behind > self._load.rate and waited < _CALM_SECONDS
 
     def _again(self, incident: Incident, events: int = 0) -> None:
         """Let something that came to nothing happen `events` later, if there is still load for it."""

@@ -7,12 +7,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from console.embedded import KafkaServer, PartMissing, RedisServer
 from dataflows.pipeline import Pipeline
 from state.feature_writer import FeatureWriter
 from state.views import LoadedView
 from tests.integration.launched import launched, send, small_on
 from tests.integration.prometheus_server import PrometheusServer, needed, wait_until
+
+pytestmark = pytest.mark.ci
 
 VIEWS = """
 views:

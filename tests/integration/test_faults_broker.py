@@ -25,6 +25,8 @@ from dataflows.pipeline import Pipeline
 from tests.integration.launched import LANES, Launched, committed, firsts, launched, small_on, wait
 from tests.integration.relay import Relay, broker_behind_relay, java
 
+pytestmark = pytest.mark.ci
+
 LONG = os.environ.get("PENSTOCK_LONG") == "1"
 SESSION = 6.0
 """Seconds; the producer's `delivery.timeout.ms` is no longer, since it is that of its transactions."""

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
@@ -17,6 +18,8 @@ from console.topics import topics_of
 from dataflows.pipeline import Pipeline, load
 from tests.integration.launched import LANES, committed, firsts, launched, send, small_on, small_pipeline, wait
 from tests.integration.test_faults_topics import QUICK, decided, says, settled, skip, stopped, why_not_ready
+
+pytestmark = pytest.mark.ci
 
 LIMIT = 3000
 

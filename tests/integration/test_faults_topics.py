@@ -22,6 +22,8 @@ from console.topics import topics_of
 from dataflows.pipeline import Pipeline
 from tests.integration.launched import LANES, Launched, committed, firsts, launched, send, small_on, wait
 
+pytestmark = pytest.mark.ci
+
 LONG = os.environ.get("PENSTOCK_LONG") == "1"
 QUICK = {"SESSION_TIMEOUT": "6"}
 

@@ -27,7 +27,7 @@ from state.tides import Mark, tides_key
 from tests.integration.launched import Launched, _read, launched, wait
 
 LANES = 2
-MAX_AGE = 2.0
+MAX_AGE = 6.0
 TEXT = """
 pipeline: {name}
 contract:

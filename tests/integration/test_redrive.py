@@ -33,6 +33,8 @@ from operators.revision_writer import RevisionsRefused, RevisionWriter
 from operators.topic_ranges import TopicRanges, TopicUnreadable
 from tests.integration.engine import PIPELINES, ROOT, First, Running, running
 
+pytestmark = pytest.mark.ci
+
 SEED, EVENTS, EVERY, LANES, HUGE = 20261123, 600, 6, 4, 20_000_000
 DIES = """
 import os, signal, sys

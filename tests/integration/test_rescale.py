@@ -22,6 +22,8 @@ from tests.integration.launched import LANES, Launched, committed, launched, wai
 from tests.integration.steady import Console, Load, all_lanes, assert_decided, counting_pipeline
 from tests.integration.test_lanes import Group, assert_exact
 
+pytestmark = pytest.mark.ci
+
 SESSION_SECONDS = 10.0
 """The default of `penstock run`."""
 DRAIN_SECONDS = 5.0

@@ -19,6 +19,8 @@ from dataflows.pipeline import Pipeline
 from tests.integration.launched import LANES, Launched, committed, launched, wait
 from tests.integration.steady import Console, Load, assert_decided, counting_pipeline
 
+pytestmark = pytest.mark.ci
+
 SESSION = "60"
 
 

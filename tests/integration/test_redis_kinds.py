@@ -57,14 +57,19 @@ def cluster(tmp_path: Path, absent: Absent, until: Callable[..., None]) -> Itera
     """Three masters, and a replica of the first."""
     with ExitStack() as stack:
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "500", *AT_ONCE)
-        nodes = [stack.enter_context(server(tmp_path / str(n), absent, *options)) for n in range(4)]
+        # Else it is the port plus 10,000: one that may have been handed out to an outgoing connection.
+        buses = [str(free_port()) for _ in range(4)]
+        nodes = [
+            stack.enter_context(server(tmp_path / str(n), absent, *options, "--cluster-port", bus))
+            for n, bus in enumerate(buses)
+        ]
         clients = [stack.enter_context(redis.Redis.from_url(node.url)) for node in nodes]
         for n, client in enumerate(clients):
             client.execute_command("CLUSTER SET-CONFIG-EPOCH", n + 1)
             if n < 3:
                 client.execute_command("CLUSTER ADDSLOTSRANGE", n * 5461, 16383 if n == 2 else n * 5461 + 5460)
             if n:
-                client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[0].port)
+                client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[0].port, buses[0])
         until(
             lambda: all(len(client.cluster("nodes")) == 4 for client in clients),
             "all nodes know each other",

@@ -32,7 +32,7 @@ def run(
 
 
 @pytest.mark.ci
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_nothing_is_lost_or_done_twice_whatever_is_killed(tmp_path: Path, absent: Callable[[str], NoReturn]) -> None:
     form = Form(events=12_000, kills=20, outages=3, seed=SEED, rate=350, zombies=0)  # zombies take long
     account = run(form, tmp_path, absent)
@@ -46,7 +46,7 @@ def test_nothing_is_lost_or_done_twice_whatever_is_killed(tmp_path: Path, absent
 
 
 @pytest.mark.ci
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 def test_a_mutant_is_caught(tmp_path: Path, absent: Callable[[str], NoReturn]) -> None:
     """State outside of the transaction; its slots die after the first of two. The others are for the long form."""
     kills = [Incident(at, "commit", "commit_transaction-after") for at in range(500, 2200, 200)]

@@ -7,13 +7,7 @@ from typing import Any, cast
 import pytest
 
 from operators.kafka_source import LaneSource
-
-
-class Row:
-    """A consumed record of lane 1."""
-
-    topic, partition, offset = (lambda _: "p.events"), (lambda _: 1), (lambda _: 7)
-    timestamp, key, value, headers = (lambda _: (1, 700)), (lambda _: b"k"), (lambda _: b"v"), (lambda _: None)
+from tests.operators.test_tide import Row
 
 
 class Lanes:

@@ -115,7 +115,8 @@ class Replay:
                 self._stopped.set()
                 return
             self.sent += 1
-            self._on_sent(int(message.partition() or 0), int(message.offset() or 0), at)
+            if (offset := message.offset()) is not None:  # a broker may say that it has an event, and not where
+                self._on_sent(int(message.partition() or 0), offset, at)
 
         while not self._stopped.is_set():
             try:

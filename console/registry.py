@@ -144,7 +144,12 @@ class Registry:
         if message is None or error is not None:
             why = error.str() if error is not None else f"no answer within {CALL_SECONDS:.0f} s"
             raise RegistryUnreachable(f"could not append to {topic}: {why}")
-        return int(message.offset() or 0)
+        if (offset := message.offset()) is None:  # asked again, since the first broker died before it had answered
+            raise RegistryUnreachable(
+                f"{topic} has the record, but a broker died meanwhile and it is not known at which offset; "
+                "`penstock models list` tells what became of it"
+            )
+        return offset
 
     def progress(self, of: int) -> Progress:
         """How far the release or promotion at an offset is, as of the last `read`."""

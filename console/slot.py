@@ -34,7 +34,8 @@ from state.entries import LaneStoreFailed, StateUnreadable
 log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 5.0
-"""How long a commit may outlive its transaction: the client has hung in one when a group's coordinator was killed."""
+"""How long a commit may outlive its transaction. When a coordinator is killed the client can hang in one and forget its
+time-out (librdkafka issues 5511 and 5456): about every second time in forty tries."""
 SWITCH_SECONDS = 0.0005
 """How long a thread that wants the interpreter waits for one that computes. A commit is four client calls, each of
 which wants it back: four calls of 0.5 ms beside a thread that computes take 23 ms with Python's 5, and 4.8 so."""

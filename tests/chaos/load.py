@@ -22,7 +22,8 @@ class Load(threading.Thread):
         self.until = math.inf
         """Events to send before it waits, so that there is still load when an incident comes late."""
         self.acked: list[tuple[int, int]] = []
-        """Lane and offset of each event that the broker has."""
+        """Lane and offset of each event that the broker has, but for those of which it says so without an offset: it
+        died before it had answered, and was asked again."""
         self.failed = ""
         self._sent_at = 0.0
         self._enough = False
@@ -73,5 +74,5 @@ class Load(threading.Thread):
     def _delivered(self, error: object, message: Message) -> None:
         if error is not None:
             self.failed = str(error)
-        else:
-            self.acked.append((message.partition(), message.offset()))
+        elif (offset := message.offset()) is not None:
+            self.acked.append((message.partition(), offset))

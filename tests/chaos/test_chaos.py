@@ -48,10 +48,14 @@ def test_nothing_is_lost_or_done_twice_whatever_is_killed(tmp_path: Path, absent
 @pytest.mark.ci
 @pytest.mark.timeout(400)
 def test_a_mutant_is_caught(tmp_path: Path, absent: Callable[[str], NoReturn]) -> None:
-    """State outside of the transaction; its slots die after the first of two. The others are for the long form."""
+    """Offsets outside of the transaction; its slots die after the first of two. The others are for the long form.
+
+    Of all mutants this one needs least luck: whatever was decided in the commit at hand is decided again. State that is
+    lost shows only where the same policyholder comes again within a day, which happens rarely in 2,400 claims.
+    """
     kills = [Incident(at, "commit", "commit_transaction-after") for at in range(500, 2200, 200)]
-    form = Form(2_400, len(kills), 0, SEED, slots=2, rate=300, mutant="state-outside")
+    form = Form(2_400, len(kills), 0, SEED, slots=2, rate=300, mutant="offsets-outside")
     account = run(form, tmp_path, absent, kills)
 
     assert not account.clean
-    assert {"windows wrong", "twice"} & account.caught.keys()
+    assert "twice" in account.caught

@@ -36,9 +36,10 @@ class Traffic:
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._write, self._read)]
         self._problem: BaseException | None = None
         self.unsent: dict[int, float] = {}
-        """Number of an event that no broker has taken yet to when it was produced."""
+        """Number of an event that the reader has not found in its topic yet to when it was produced."""
         self.sent: dict[tuple[int, int], float] = {}
-        """Lane and offset to when it was produced."""
+        """Lane and offset to when it was produced, as the topic has it: where a broker dies before it has answered, the
+        client learns from another that the event is there and not at which offset."""
         self.seen: Counter[tuple[int, int]] = Counter()
         self.first_seen: dict[tuple[int, int], float] = {}
 
@@ -56,8 +57,9 @@ class Traffic:
 
     def waiting(self, until: float) -> int:
         """How many events that were produced before a time have no first record yet."""
+        unsent = list(self.unsent.copy().values())  # first: an event goes from here to `sent`
         undecided = [at for origin, at in self.sent.copy().items() if origin not in self.first_seen]
-        return sum(at < until for at in [*undecided, *self.unsent.copy().values()])
+        return sum(at < until for at in [*unsent, *undecided])
 
     def worst(self, since: float) -> float:
         """The longest that an event produced since then has taken to its first record, in seconds."""
@@ -78,13 +80,8 @@ class Traffic:
                     continue
                 moment = time.time()
 
-                def delivered(error: object, message: Any, n: int = n, moment: float = moment) -> None:
-                    assert error is None, error
-                    self.sent[message.partition(), message.offset()] = moment
-                    del self.unsent[n]
-
                 self.unsent[n] = moment
-                producer.produce(self._topic, event(n), partition=n % LANES, on_delivery=delivered)
+                producer.produce(self._topic, event(n), partition=n % LANES, on_delivery=_delivered)
                 n += 1
             assert producer.flush(30) == 0
         except BaseException as problem:
@@ -99,18 +96,32 @@ class Traffic:
             "auto.offset.reset": "error",
         }
         reader = Consumer(settings)
-        reader.assign([TopicPartition(name, lane, 0) for name in self._outputs for lane in range(LANES)])
+        topics = [self._topic, *self._outputs]
+        reader.assign([TopicPartition(name, lane, 0) for name in topics for lane in range(LANES)])
         try:
             while not self._ending.is_set():
                 for message in reader.consume(500, 0.05):
                     if (error := message.error()) is not None:
                         assert error.code() in _GOES_ON or error.retriable(), error
                         continue
-                    place = json.loads(message.value())["origin"]
-                    origin = place["partition"], place["offset"]
-                    self.seen[origin] += 1
-                    self.first_seen.setdefault(origin, time.time())
+                    self._take(message)
         except BaseException as problem:
             self._problem = problem
         finally:
             reader.close()
+
+    def _take(self, message: Any) -> None:
+        body = json.loads(message.value())
+        if message.topic() == self._topic:
+            # Noted in one place before it is gone from the other: `waiting` must not miss it.
+            number = int(body["id"].removeprefix("E-"))
+            self.sent[message.partition(), message.offset()] = self.unsent[number]
+            del self.unsent[number]
+            return
+        origin = body["origin"]["partition"], body["origin"]["offset"]
+        self.seen[origin] += 1
+        self.first_seen.setdefault(origin, time.time())
+
+
+def _delivered(error: object, _: object) -> None:
+    assert error is None, error

@@ -51,7 +51,7 @@ class LaneSource(DynamicSource[Item]):
         self.lanes, self.most, self.gate, self.tides, self.stopping = lanes, most, gate, tides, stopping
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> StatelessSourcePartition[Item]:
-        """Join the group. One batch in flight is true with one worker only, so more are refused."""
+        """Join the group, if that is not done. One batch in flight is true with one worker only: more are refused."""
         if worker_count != 1:
             raise ValueError(
                 f"{step_id} runs with one Bytewax worker per process, not {worker_count}: add slots instead"

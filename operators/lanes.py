@@ -104,20 +104,17 @@ class Lanes:
         """Number of the poll that has not reached the sink yet; 0 when the flow is empty."""
 
     def start(self) -> None:
-        """Begin to end this slot's past transaction, and join the group."""
+        """Begin to end this slot's past transaction, and join the group; a second call does nothing."""
+        if self.count:
+            return
         self.transactions.start()
-        topic = self._consumer.list_topics(self._membership.events, timeout=CALL_SECONDS).topics[
-            self._membership.events
-        ]
+        events = self._membership.events
+        topic = self._consumer.list_topics(events, timeout=CALL_SECONDS).topics[events]
         if topic.error is not None:
-            raise TopicsUnfit(
-                f"topic {self._membership.events}: {topic.error.str()}; `penstock topics` creates what is missing"
-            )
+            raise TopicsUnfit(f"topic {events}: {topic.error.str()}; `penstock topics` creates what is missing")
         self.count = len(topic.partitions)
         self._roll_call.begin(self.count)
-        self._consumer.subscribe(
-            [self._membership.events], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
-        )
+        self._consumer.subscribe([events], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost)
 
     def joined(self) -> bool:
         """Say whether the group has given out all lanes since this slot joined it, be it none to this one."""

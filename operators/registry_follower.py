@@ -37,6 +37,7 @@ __all__ = ["RegistryFollower", "RegistryTopics"]
 log = logging.getLogger(__name__)
 
 _ASK_SECONDS: Final = 0.25
+_LOADING_SECONDS: Final = 0.01
 _CALL_SECONDS: Final = 2.0
 _AGAIN_SECONDS: Final = 1.0
 _AGAIN_AT_MOST: Final = 15.0
@@ -197,19 +198,14 @@ class RegistryFollower:
         # Asking first spares the first fetch a second: the client knows the leader then.
         for topic in (self.topics.registry, self.topics.admissions):
             consumer.list_topics(topic, _CALL_SECONDS)
-        at = self.catalog.history.next_offset
-        consumer.assign(
-            [
-                TopicPartition(self.topics.registry, 0, at or OFFSET_BEGINNING),
-                TopicPartition(self.topics.admissions, 0, self._heard_to or OFFSET_BEGINNING),
-            ]
-        )
+        at, heard_to = self.catalog.history.next_offset or OFFSET_BEGINNING, self._heard_to or OFFSET_BEGINNING
+        registry, admissions = self.topics.registry, self.topics.admissions
+        consumer.assign([TopicPartition(registry, 0, at), TopicPartition(admissions, 0, heard_to)])
 
     def _tick(self, consumer: Consumer, producer: Producer) -> None:
         sent = self._now()
-        _, end = consumer.get_watermark_offsets(
-            TopicPartition(self.topics.registry, 0), timeout=_CALL_SECONDS, cached=False
-        )
+        registry = TopicPartition(self.topics.registry, 0)
+        _, end = consumer.get_watermark_offsets(registry, timeout=_CALL_SECONDS, cached=False)
         if end < self.catalog.history.next_offset:
             self._fail(f"the registry log ends at {end}, before what was read of it; was the topic made again?")
             self._stopping.wait(1.0)
@@ -220,9 +216,16 @@ class RegistryFollower:
         if self._reached() >= end:
             self._caught_up(sent)
         self._voice.speak(self.catalog.history, self._admitter.take(), self._heard_to)
-        while (left := sent + self._every - self._now()) > 0 and not self._stopping.is_set():
-            self._read(consumer, left)
+        self._wait(consumer, sent + self._every)
         producer.poll(0)
+
+    def _wait(self, consumer: Consumer, until: float) -> None:
+        """Read what comes until it is time to ask again: as soon as all is loaded where something was not."""
+        loading = self._admitter.missing() is not None
+        while (left := until - self._now()) > 0 and not self._stopping.is_set():
+            if loading and self._admitter.missing() is None:
+                return
+            self._read(consumer, min(left, _LOADING_SECONDS) if loading else left)
 
     def _read(self, consumer: Consumer, wait: float) -> None:
         """Fold what has come; wait for the first record at most `wait` seconds."""
@@ -248,10 +251,9 @@ class RegistryFollower:
         return max(self.catalog.history.next_offset, self._read_to)
 
     def _fold(self, entries: list[Entry]) -> None:
-        history = self.catalog.follow(entries)
-        if history.ignored > self._ignored:
-            metrics.count_registry_ignored(history.ignored - self._ignored)
-            self._ignored = history.ignored
+        ignored = self.catalog.follow(entries).ignored
+        metrics.count_registry_ignored(ignored - self._ignored)
+        self._ignored = ignored
 
     def _caught_up(self, sent: float) -> None:
         """The catalog is at the log's end as it was at `sent`: make it count when every champion is loaded."""

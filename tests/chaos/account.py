@@ -54,6 +54,8 @@ class Account:
     outages: list[Outage]
     latencies: list[float]
     """Seconds from an event's append to its first record at a reader, in order."""
+    slowest: str
+    """Which event waited longest, in words, to be looked for in the log of the slots."""
     stall: float
     """Longest wait of a committed reader for an open transaction, in seconds, while launcher and broker live."""
     longest: float

@@ -116,7 +116,8 @@ def text(account: Account) -> str:
             "  wrong: " + ", ".join(f"{n} {kind}" for kind, n in wrong.items()),
             f"  decisions against the undisturbed run: {compared}",
             "  seconds from an event's append to its first record at a reader: "
-            + ", ".join(f"{name} {seconds:.2f}" for name, seconds in late.items()),
+            + ", ".join(f"{name} {seconds:.2f}" for name, seconds in late.items())
+            + f" ({account.slowest})",
             f"  longest wait of a reader for an open transaction: {found['stall_s']} s while launcher and broker were "
             f"there (bound {STALL_SECONDS:g}), {found['longest_stall_s']} s in all",
             *(f"  this run proves little: {why}" for why in account.hollow if account.clean),
@@ -161,7 +162,7 @@ def _run(form: Form, options: argparse.Namespace) -> Account:
     try:
         account = chaos(form, folder, say)
     finally:
-        if account is not None and account.clean != bool(form.mutant):
+        if account is not None and account.clean != bool(form.mutant) and not options.keep:
             shutil.rmtree(folder, ignore_errors=True)
         else:
             say(f"logs and data are in {folder}")
@@ -180,6 +181,7 @@ def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--slots", type=int, default=3)
     parser.add_argument("--rate", type=float, help="events a second (180)")
     parser.add_argument("--lane-store", action="store_true", help="lane state on disk, and kills around its writes")
+    parser.add_argument("--keep", action="store_true", help="leave logs and data, also of a run as it should be")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--mutant",

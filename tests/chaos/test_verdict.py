@@ -137,7 +137,7 @@ def account(**more: Any) -> Account:
     kills = [Kill(1.0, "commit", "produce-before"), Kill(2.0, "change", "open-after"), Kill(3.0, "slot", "")]
     verdict = Verdict(roles=Counter({"copy.decisions": 9}))
     did = {"kills": kills, "naps": 1, "visits": 1, "overtaken": 1, "outages": [Outage(1.0, 90)]}
-    found = {"refused": Counter(["UNKNOWN_MEMBER_ID"]), "latencies": [0.1], "stall": 0.0, "longest": 0.0}
+    found = {"refused": Counter(["UNKNOWN_MEMBER_ID"]), "latencies": [0.1], "slowest": "", "stall": 0.0, "longest": 0.0}
     return Account(**{"form": FORM, "verdict": verdict, "unlike": [], "seconds": 10.0, **did, **found, **more})
 
 

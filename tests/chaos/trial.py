@@ -73,6 +73,9 @@ def chaos(form: Form, folder: Path, say: Callable[[str], None], incidents: Seque
     since = dict(verdict.since)
     if too_long := [end for begin, end in waits if end - begin > STALL_SECONDS]:
         since["readers stall"] = min(too_long)
+    waited = sorted(
+        (at - events[origin].append_ms / 1000, origin) for origin, at in reader.decided.items() if origin in events
+    )
     account = Account(
         form=form,
         verdict=verdict,
@@ -83,9 +86,8 @@ def chaos(form: Form, folder: Path, say: Callable[[str], None], incidents: Seque
         overtaken=len(trouble.zombies.overtaken),
         refused=Counter(trouble.zombies.refused.values()),
         outages=trouble.outages,
-        latencies=sorted(
-            at - events[origin].append_ms / 1000 for origin, at in reader.decided.items() if origin in events
-        ),
+        latencies=[seconds for seconds, _ in waited],
+        slowest=_words(*waited[-1][1], events[waited[-1][1]]) if waited else "",
         stall=max((end - begin for begin, end in waits), default=0.0),
         longest=max((end - begin for begin, end in stalls.stalls), default=0.0),
         seconds=time.monotonic() - began,
@@ -135,6 +137,11 @@ def _windows(copy: Copy) -> Windows:
         lateness_ms=round(recall.allowed_lateness.total_seconds() * 1000),
         include_late=recall.on_late == "include",
     )
+
+
+def _words(lane: int, offset: int, event: Record) -> str:
+    at = time.strftime("%H:%M:%S", time.localtime(event.append_ms / 1000))
+    return f"lane {lane}, offset {offset}, appended at {at}"
 
 
 def _excused(begin: float, end: float, spans: list[Span]) -> bool:

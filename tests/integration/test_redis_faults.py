@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias
 
 import pytest
 import redis
-from confluent_kafka import TopicPartition
 
-from console.embedded import KafkaServer, PartMissing
+from console.embedded import PartMissing
 from console.ports import free_port
 from console.redis_server import RedisServer
-from console.topics import topics_of
-from dataflows.pipeline import load
 from state.feature_writer import FeatureWriter, RedisFailed
 from state.features import FeatureStore
 from state.views import LoadedView
 from tests.integration import redis_faults as faults
 from tests.integration.enriching import KEYS, batch, enricher_of, fill, lacking, timed
-from tests.integration.launched import LANES, _read, firsts, launched, send, small_pipeline
 from tests.integration.redis_faults import Fault, Place
 from tests.integration.relay import Relay
 
@@ -166,116 +160,3 @@ def test_what_is_no_value_of_the_view_is_said_and_harms_no_other_row(server: Red
     assert [what for (what,) in done.degraded[:4]] == [
         f"view:holder:{lack}" for lack in ("missing", "unavailable", "unavailable", "missing")
     ]
-
-
-# --- The whole engine ------------------------------------------------------------------------------------------------
-
-VIEWS = """
-views:
-  person:
-    key: who
-    features: { visits: number }
-    on_missing: default
-    on_stale: last_known
-    defaults: { visits: -1 }
-enrich:
-  timeout: 100ms
-  cache: { entries: 0, max_age: 0s }
-"""
-PERSON = LoadedView("person", (("visits", "number"),))
-RATE = 200
-BUDGET = 1.0
-"""Seconds from append to decision: 0.1 for Redis, the rest for the other stages and the commits of two busy cores."""
-
-
-def _fill_people(pipeline: str) -> Callable[[str], None]:
-    def filling(url: str) -> None:
-        writer = FeatureWriter.connect(url, pipeline)
-        now = int(time.time() * 1000)
-        writer.load(PERSON, [(f"W-{n}", now, [float(n)]) for n in range(50)])
-        writer.close()
-
-    return filling
-
-
-def read(bootstrap: str, topic: str) -> list[Any]:
-    return list(_read(bootstrap, [TopicPartition(topic, lane, 0) for lane in range(LANES)]))
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        faults.stopped,
-        *(
-            pytest.param(fault, marks=pytest.mark.long)
-            for fault in (*faults.LACKING_ALL, *faults.LACKING_NONE, faults.wrong_type)
-            if fault is not faults.stopped
-        ),
-    ],
-    ids=lambda f: f.__name__,
-)
-def test_the_engine_meets_a_fault(
-    fault: Fault, kafka: KafkaServer, unique: Callable[[str], str], tmp_path: Path, redis_behind: Redis
-) -> None:
-    server, relay = redis_behind
-    file = small_pipeline(unique("fault"), tmp_path, VIEWS)
-    logged = file.read_text().replace("amount > 100", "amount > 100 OR person_visits > 1000")  # what a rule uses
-    file.write_text(logged)
-    pipeline = load(file)
-    kafka.create_topics(topics_of(pipeline, LANES))
-    people = [f"W-{n}" for n in range(3)]
-    place = place_of(
-        server,
-        relay,
-        _fill_people(pipeline.pipeline),
-        *(f"penstock:{pipeline.pipeline}:person:{who}" for who in people),
-    )
-    ending, sent = threading.Event(), [0]
-
-    def flow() -> None:
-        while not ending.wait(20 / RATE):
-            send(kafka.bootstrap, pipeline, 20, first=sent[0])
-            sent[0] += 20
-
-    with launched(file, kafka.bootstrap, tmp_path, REDIS=place.url) as run:
-        run.until_ready()
-        events = threading.Thread(target=flow, daemon=True)
-        events.start()
-        try:
-            time.sleep(1.0)
-            with fault(place):
-                began = time.time()
-                time.sleep(2.0)
-            ended = time.time()
-            time.sleep(3.5)
-        finally:
-            ending.set()
-            events.join(30)
-        until = time.monotonic() + 20
-        while len(found := firsts(kafka.bootstrap, pipeline)) < sent[0] and time.monotonic() < until:
-            time.sleep(0.2)
-
-    asked = {
-        (message.partition(), message.offset()): message.timestamp()[1] / 1000
-        for message in read(kafka.bootstrap, pipeline.topic("events"))
-    }
-    made = [
-        (message.timestamp()[1] / 1000, json.loads(message.value()))
-        for message in read(kafka.bootstrap, pipeline.topic("decisions"))
-    ]
-    assert sorted(found.values()) == [1] * sent[0], "every event has one first record"
-    named = {"view:person:unavailable", "view:person:missing"}
-    for _, body in made:
-        assert (body["features"]["person_visits"] == -1) == bool(named & set(body["degraded"]))
-    lacked = [at for at, body in made if body["degraded"]]
-    within = [at for at in lacked if began <= at <= ended]
-    if fault in faults.LACKING_NONE:
-        assert not lacked
-    else:
-        assert len(within) > 100 if fault in faults.LACKING_ALL else within
-        assert max(lacked) - ended < RECOVERY
-        assert not [at for at in lacked if at < began - 0.5]
-    assert not [body["degraded"] for _, body in sorted(made, key=lambda each: each[0])[-100:] if body["degraded"]]
-    worst = percentile([at - asked[body["origin"]["partition"], body["origin"]["offset"]] for at, body in made], 0.99)
-    print(f"{fault.__name__}: {len(made)} decisions, {len(lacked)} degraded, p99 {worst:.3f} s")
-    assert worst <= BUDGET

@@ -6,26 +6,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import redis
 
-from console.embedded import PartMissing
 from console.kafka_security import _write_certificates
 from console.parts import PartFailed
 from console.ports import free_port
 from console.redis_server import RedisServer
-from console.tether import Child
 from state.feature_writer import FeatureWriter, RedisFailed
 from state.features import FeatureStore
 from state.tides import Mark
 from tests.integration.enriching import KEYS, PIPELINE, batch, enricher_of, fill, is_whole, is_without, lacking
+from tests.integration.redis_kinds import Absent, behind_sentinel, cluster_of, server
 
-Absent = Callable[[str], NoReturn]
 TIMEOUT = 0.25
-AT_ONCE = ("--repl-diskless-sync-delay", "0")
-"""A replica's first copy begins when it asks; by default 5 s later."""
 
 
 @contextmanager
@@ -38,49 +34,12 @@ def reading(url: str, **more: Any) -> Iterator[FeatureStore]:
         store.close()
 
 
-def server(folder: Path, absent: Absent, *options: str) -> RedisServer:
-    try:
-        return RedisServer(folder, options=options)
-    except PartMissing as missing:
-        absent(f"a real Redis cannot be started: {missing}")
-
-
-def follows(replica: redis.Redis) -> bool:
-    return bool(replica.info("replication").get("master_link_status") == "up")
-
-
 # --- Cluster ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def cluster(tmp_path: Path, absent: Absent, until: Callable[..., None]) -> Iterator[list[RedisServer]]:
-    """Three masters, and a replica of the first."""
-    with ExitStack() as stack:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "500", *AT_ONCE)
-        # Else it is the port plus 10,000: one that may have been handed out to an outgoing connection.
-        buses = [str(free_port()) for _ in range(4)]
-        nodes = [
-            stack.enter_context(server(tmp_path / str(n), absent, *options, "--cluster-port", bus))
-            for n, bus in enumerate(buses)
-        ]
-        clients = [stack.enter_context(redis.Redis.from_url(node.url)) for node in nodes]
-        for n, client in enumerate(clients):
-            client.execute_command("CLUSTER SET-CONFIG-EPOCH", n + 1)
-            if n < 3:
-                client.execute_command("CLUSTER ADDSLOTSRANGE", n * 5461, 16383 if n == 2 else n * 5461 + 5460)
-            if n:
-                client.execute_command("CLUSTER MEET", "127.0.0.1", nodes[0].port, buses[0])
-        until(
-            lambda: all(len(client.cluster("nodes")) == 4 for client in clients),
-            "all nodes know each other",
-            timeout=10,
-        )
-        clients[3].execute_command("CLUSTER REPLICATE", clients[0].execute_command("CLUSTER MYID"))
-        up = {"cluster_state": "ok"}.items()
-        until(lambda: all(up <= client.cluster("info").items() for client in clients), "the cluster is up", timeout=10)
-        until(
-            lambda: clients[3].info("replication").get("master_link_status") == "up", "the replica follows", timeout=10
-        )
+    with cluster_of(tmp_path, absent, until) as nodes:
         yield nodes
 
 
@@ -135,33 +94,8 @@ def test_a_slot_that_moved_is_found(cluster: list[RedisServer], until: Callable[
 # --- Sentinel --------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def sentinel(folder: Path, master: RedisServer) -> Iterator[int]:
-    """A Sentinel that finds a master dead after 300 ms; its port."""
-    port, file = free_port(), folder / "sentinel.conf"
-    file.write_text(
-        f"port {port}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor views 127.0.0.1 {master.port} 1\n"
-        "sentinel down-after-milliseconds views 300\nsentinel failover-timeout views 1000\n"
-    )
-    child = Child("Sentinel", [master._program, str(file), "--sentinel"], folder / "sentinel.log")
-    try:
-        yield port
-    finally:
-        child.kill()
-
-
 def test_sentinels_tell_who_the_master_is(tmp_path: Path, absent: Absent, until: Callable[..., None]) -> None:
-    with ExitStack() as stack:
-        master = stack.enter_context(server(tmp_path / "a", absent, *AT_ONCE))
-        replica = stack.enter_context(server(tmp_path / "b", absent, "--replicaof", "127.0.0.1", str(master.port)))
-        port = stack.enter_context(sentinel(tmp_path, master))
-        url = f"redis+sentinel://127.0.0.1:1,127.0.0.1:{port}/views/0"
-
-        def knows_both() -> bool:
-            with redis.Redis(port=port) as client:
-                return len(client.sentinel_slaves("views")) == 1
-
-        until(lambda: _quietly(knows_both), "the Sentinel knows both", timeout=10)
+    with behind_sentinel(tmp_path, absent, until) as (master, replica, url), ExitStack() as stack:
         fill(url)
         until(lambda: _keys(replica) == len(KEYS), "the replica has them", timeout=5)
         store = stack.enter_context(reading(url))

@@ -215,6 +215,8 @@ class RegistryFollower:
             self._read(consumer, 0.05)
         if self._reached() >= end:
             self._caught_up(sent)
+        elif not self._stopping.is_set():
+            self._fail(f"the registry log ends at {end} and can be read to {self._reached()} only; is the broker well?")
         self._voice.speak(self.catalog.history, self._admitter.take(), self._heard_to)
         self._wait(consumer, sent + self._every)
         producer.poll(0)
@@ -265,8 +267,7 @@ class RegistryFollower:
         if notice is not None and notice != self._notice:
             log.warning("ready all the same: %s", notice)
         self._notice = notice
-        missing = self._admitter.missing()
-        if missing is not None:
+        if (missing := self._admitter.missing()) is not None:
             self._fail(missing)
             return
         if self._trouble is not None:

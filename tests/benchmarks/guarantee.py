@@ -119,7 +119,11 @@ def _turn(stand: Stand, engine: Engine, events: Sequence[Any], rate: int) -> Tur
         return measure.cpu_seconds(slot), sum(map(measure.cpu_seconds, brokers)), float(engine.commits())
 
     before = spent()
-    late = measure_latency(stand, engine.prefix, events, rate)
+    try:
+        late = measure_latency(stand, engine.prefix, events, rate)
+    except TimeoutError as late_ones:
+        ready, slots, said = engine.is_up(), engine.slots(), engine.log.read_text(errors="replace")[-3000:]
+        raise RuntimeError(f"{engine.prefix}: {late_ones}; ready: {ready}; slots: {slots}; it said:\n{said}") from None
     slot_s, broker_s, commits = (now - then for now, then in zip(spent(), before, strict=True))
     return Turn(
         slot_s / len(events) * 1e6,

@@ -49,6 +49,8 @@ class ClusterLink:
         """Of nodes that are masters no more. The thread that asks closes them, for it may still wait for one."""
         self._slots: list[Node] = []
         self._found = threading.Event()
+        self._away = False
+        """Whether no node has answered yet although all were asked; then no batch waits for one."""
         self._asking = threading.Lock()
         self._ask_at = 0.0
         self._closed = threading.Event()
@@ -66,7 +68,7 @@ class ClusterLink:
         deadline = self._now() + self._timeout
         questions = [*commands, *((b"GET", name) for name in names)]
         replies: list[Any] = [Lack.UNAVAILABLE] * len(questions)
-        if self._found.wait(max(deadline - self._now(), 0)):
+        if self._found.wait(0 if self._away else max(deadline - self._now(), 0)):
             slots = self._slots
             where = {at: (slots[key_slot(words[1])], False) for at, words in enumerate(questions)}
             moved = self._round_trip(questions, replies, where, deadline)
@@ -148,6 +150,7 @@ class ClusterLink:
                 if nodes:
                     self._take(nodes)
                     return
+                self._away = True
                 if not tries:
                     log.warning("no node of the Redis cluster answers; asking again until one does")
                 tries += 1

@@ -18,7 +18,7 @@ from console.redis_server import RedisServer
 from state.feature_writer import FeatureWriter, RedisFailed
 from state.features import FeatureStore
 from state.tides import Mark
-from tests.integration.enriching import KEYS, PIPELINE, batch, enricher_of, fill, is_whole, is_without, lacking
+from tests.integration.enriching import KEYS, PIPELINE, batch, enricher_of, fill, is_whole, is_without, lacking, timed
 from tests.integration.redis_kinds import Absent, behind_sentinel, cluster_of, server
 
 TIMEOUT = 0.25
@@ -66,6 +66,15 @@ def test_a_cluster_is_read_by_node_and_a_node_that_died_is_taken_over(
         until(lambda: is_whole(enricher.work(batch())), "the replica is read", timeout=5)
         print(f"read again {time.monotonic() - killed:.2f} s after its node was killed")
         writer.close()
+
+
+def test_nobody_waits_for_a_cluster_of_which_no_node_answers(until: Callable[..., None]) -> None:
+    with reading(f"redis+cluster://127.0.0.1:{free_port()}") as store:
+        until(lambda: store._link._away, "it has asked all nodes", timeout=5)
+        done, seconds = timed(enricher_of(store))
+
+    assert is_without(done)
+    assert seconds < TIMEOUT
 
 
 def test_a_slot_that_moved_is_found(cluster: list[RedisServer], until: Callable[..., None]) -> None:

@@ -12,6 +12,7 @@ runs of the tests that kill it). The slot is then started again, as after any cr
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 _CALL_SECONDS = 10.0
 _SOON, _SELDOM, _AFTER_NUDGE = 0.3, 5.0, 5.0
 _NUDGE_SECONDS = 5.0
+_TELL_SECONDS = 15.0
 
 
 class RollCall:
@@ -44,6 +46,8 @@ class RollCall:
         self._next_at = 0.0
         self._asked: Future[ConsumerGroupDescription] | None = None
         self._suspects: frozenset[int] = frozenset()
+        self._silent_since = 0.0
+        """Since when the group has not answered; 0 where it has, infinity where that was told."""
         self.complete = False
         """Whether every lane has had a member since this slot began."""
 
@@ -75,7 +79,10 @@ class RollCall:
             log.debug("could not describe group %s: %s", self._group, failure)
             if failure.args[0].code() == KafkaError._UNSUPPORTED_FEATURE:  # the mock cluster; nothing can be known
                 self.complete = True
+            else:
+                self._tell_silence(failure.args[0])
             return _SELDOM
+        self._silent_since = 0.0
         if group.state != ConsumerGroupState.STABLE:
             return _SOON
         had = {
@@ -97,6 +104,23 @@ class RollCall:
         threading.Thread(target=self._nudge, name="nudge", daemon=True).start()
         self._suspects = frozenset()
         return _AFTER_NUDGE
+
+    def _tell_silence(self, error: KafkaError) -> None:
+        """Say once that nothing is known of the group, and so perhaps nobody has lanes, though brokers can be reached.
+
+        Kafka 4.1.1, stopped for a while and let go on, may refuse to coordinate a group until it is started again
+        (KAFKA-20115, mended in 4.1.2): no slot is given a lane, and no client says a word about it.
+        """
+        now = time.monotonic()
+        self._silent_since = self._silent_since or now
+        if now - self._silent_since > _TELL_SECONDS:
+            log.warning(
+                "group %s has not said for %.0f s who has which lanes (%s); is the broker that coordinates it well?",
+                self._group,
+                now - self._silent_since,
+                error.name(),
+            )
+            self._silent_since = math.inf
 
     def _nudge(self) -> None:
         """Join and leave as a member that wants no lane: both make the group assign all lanes anew."""

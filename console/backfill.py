@@ -45,8 +45,8 @@ def backfill(  # noqa: PLR0917 -- typer makes options of them
     """Compute windowed views for each event of a history, as a decision about it would have read them.
 
     The code is that of serving, with a writer that is never behind. Rows that break the contract are named by line (in
-    Parquet by row) and left out, as is an event id that comes again. The guard is not run: rows are taken as they
-    stand.
+    Parquet by row) and left out, as is an event id that comes again. A datetime without a zone is UTC. The guard is not
+    run: rows are taken as they stand.
 
     The exit code is 1 where rows broke the contract, 2 where a file or the pipeline cannot be used.
     """
@@ -58,6 +58,8 @@ def backfill(  # noqa: PLR0917 -- typer makes options of them
 
     spec = load_or_exit(pipeline)
     views = _windowed(spec, view)
+    if out.suffix.lower() != ".parquet":
+        give_up(f"--out {out}: what is written is Parquet; give it a name that ends with .parquet")
     filler = Backfill(spec, views, lanes=lanes)
     done = _Done()
     try:

@@ -31,6 +31,8 @@ def get(  # noqa: PLR0917 -- typer makes options of them
 
     `event_time` is the moment that the value speaks for: of a view with windows, its lane's tide.
 
+    A key of a view with windows that has had no event has the values of no event, such as 0 for a count.
+
     The exit code is 1 where there is none, or none that this version of the view can read.
     """
     import numpy as np

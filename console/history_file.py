@@ -1,8 +1,8 @@
 """Read a file of past events: Parquet or CSV, a column for each contract field, in batches, as the contract takes them.
 
 Parquet has types; in CSV every cell is text, which becomes what the contract asks for where it can. Dates and datetimes
-become text as the contract has it; without a zone they are UTC. An empty cell or null is a missing value. What cannot
-be read is left as it stands, for the contract to refuse by field.
+become text as the contract has it; without a zone they are UTC, and a day is no datetime. An empty cell or null is a
+missing value. What cannot be read is left as it stands, for the contract to refuse by field.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _of_parquet(path: Path, contract: ContractSpec, size: int, seen: Seen) -> Iterator[Sequence[Row]]:
-    from polars import scan_parquet
+    from polars import Date, scan_parquet
     from polars.exceptions import PolarsError
 
     try:
@@ -71,6 +71,8 @@ def _of_parquet(path: Path, contract: ContractSpec, size: int, seen: Seen) -> It
                 f"{path} lacks the columns {', '.join(lacking)}; expected one for each field that the views need"
             )
         fields = {name: spec.type for name, spec in contract.fields.items()}
+        if days := [name for name, kind in fields.items() if kind == "datetime" and schema[name] == Date]:
+            raise FileUnusable(f"{path} has days in {', '.join(days)}, where the contract has datetimes")
         asked = file.select([_as_contract(name, kind, schema[name]) for name, kind in fields.items()])
         first = 1
         for frame in asked.collect_batches(chunk_size=size, maintain_order=True):
@@ -89,7 +91,7 @@ def _as_contract(name: str, kind: str, dtype: pl.DataType) -> pl.Expr:
     import polars as pl
 
     column = pl.col(name)
-    if kind == "datetime" and dtype in (pl.Datetime, pl.Date):
+    if kind == "datetime" and dtype == pl.Datetime:
         moment = column.cast(pl.Datetime("us", getattr(dtype, "time_zone", None)))
         if getattr(dtype, "time_zone", None) is not None:
             moment = moment.dt.convert_time_zone("UTC")
@@ -134,8 +136,8 @@ def _read(kind: str, cell: str) -> Any:
 
 
 def _moment(cell: str) -> str:
-    """A datetime as the contract has it; pandas writes a blank for the T, and no zone."""
-    if cell[10:11] == "T" and cell.endswith("Z"):
+    """A datetime as the contract has it; pandas writes a blank for the T, and no zone. A mere day is none."""
+    if len(cell) <= len("2026-12-01") or (cell[10] == "T" and cell.endswith("Z")):
         return cell
     try:
         moment = datetime.fromisoformat(cell)

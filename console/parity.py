@@ -42,7 +42,8 @@ def parity(  # noqa: PLR0917 -- typer makes options of them
     It reads as far back as the windows and the ids of repeats go, joins no group, and disturbs no job. Once, or again
     and again with --every, until it is stopped.
 
-    The exit code is 1 where a value was wrong, 2 where the pipeline, Kafka or Redis cannot be used.
+    The exit code is 1 where a value was wrong, or where keys of a view were seen and none of them could be compared; 2
+    where the pipeline, Kafka or Redis cannot be used.
     """
     from console.parity_metrics import serve, show
     from console.raw_events import RawEvents
@@ -59,6 +60,8 @@ def parity(  # noqa: PLR0917 -- typer makes options of them
     if not windowed_views(spec):
         give_up(f"no view of {spec.pipeline} has windows, so there is nothing to compare")
     pause = _seconds(every)
+    if metrics_port is not None and pause is None:
+        give_up("--metrics-port needs --every: a single run ends before anybody could ask")
     given = {"bootstrap": bootstrap, "seal_key_file": seal_key_file, "client_config": client_config}
     wrong = False
     try:
@@ -80,6 +83,7 @@ def parity(  # noqa: PLR0917 -- typer makes options of them
                 _print(found, as_json=as_json)
                 wrong |= any(each.wrong for each in found)
                 if pause is None:
+                    wrong |= any(each.keys and not each.compared for each in found)
                     break
                 time.sleep(pause)
     except KeyboardInterrupt:
@@ -120,6 +124,8 @@ def _print(found: Sequence[Compared], *, as_json: bool) -> None:
     for each in found:
         share = "all keys" if each.share >= 1 else f"{each.share:.3%} of the keys"
         print(f"view {each.view}, {share}: {each.keys} seen, {each.compared} compared, {each.wrong} wrong", flush=True)
+        if each.keys and not each.compared:
+            print("  nothing could be compared: Redis has no tide of this view. Do its jobs run, views among them?")
         for one in each.named:
             print(f"  {one}", flush=True)
 

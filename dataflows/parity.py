@@ -157,6 +157,8 @@ class Parity:
             if served.get(key) is Lack.UNREADABLE:
                 found.compared, found.wrong = found.compared + 1, found.wrong + 1
                 found.features["unreadable"] += 1
+                if len(found.named) < SHOWN:
+                    found.named.append("a value that is none of this view: something else has written to its key")
             elif expected is not None:
                 self._judge(found, served[key], expected)
         return found

@@ -170,6 +170,23 @@ def test_a_parquet_file_without_a_column_is_refused_by_name(tmp_path):
     assert "lacks the columns at, amount, items" in result.output
 
 
+@pytest.mark.parametrize("ending", [".parquet", ".csv"])
+def test_a_day_is_no_datetime_as_it_is_none_where_events_are_decided(tmp_path, ending):
+    days = [event | {"at": T.date()} for event in EVENTS[:2]]
+    result, _ = run(tmp_path, as_file(tmp_path, ending, days))
+
+    assert result.exit_code == (2 if ending == ".parquet" else 1)
+    said = "has days in at, where the contract has datetimes" if ending == ".parquet" else "line 2: at: breaks"
+    assert said in result.output
+
+
+def test_what_is_no_name_for_parquet_is_refused(tmp_path):
+    result, _ = run(tmp_path, as_file(tmp_path, ".csv"), "--out", str(tmp_path / "out.csv"))
+
+    assert result.exit_code == 2
+    assert "give it a name that ends with .parquet" in " ".join(result.output.split())
+
+
 def test_a_pipeline_without_windows_and_an_unknown_view_are_refused(tmp_path):
     bare = PIPELINE[: PIPELINE.index("views:")] + PIPELINE[PIPELINE.index("policy:") :]
     none, _ = run(tmp_path, as_file(tmp_path, ".csv"), text=bare)

@@ -2,9 +2,11 @@
 
 import urllib.request
 
+import pytest
 from typer.testing import CliRunner
 
 from console.cli import app
+from console.parity import _print
 from console.parity_metrics import REGISTRY, serve, show
 from console.ports import free_port
 from dataflows.parity import Compared
@@ -26,6 +28,16 @@ def test_a_pipeline_without_windows_has_nothing_to_compare() -> None:
 
 def test_a_pause_that_is_none_is_said() -> None:
     assert "--every takes a duration such as 30s or 5m" in said("--pipeline", PAYMENTS, *NOWHERE, "--every", "soon")
+
+
+def test_a_port_for_metrics_that_nobody_could_ask_is_refused() -> None:
+    assert "--metrics-port needs --every" in said("--pipeline", PAYMENTS, *NOWHERE, "--metrics-port", "9150")
+
+
+def test_where_nothing_could_be_compared_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    _print([Compared("device", 0.01, keys=5), Compared("card", 0.01, keys=5, compared=4)], as_json=False)
+
+    assert capsys.readouterr().out.count("nothing could be compared: Redis has no tide of this view") == 1
 
 
 def test_the_share_of_wrong_keys_is_a_metric_by_view() -> None:

@@ -50,12 +50,12 @@ def test_nothing_is_lost_or_done_twice_whatever_is_killed(tmp_path: Path, absent
 def test_a_mutant_is_caught(tmp_path: Path, absent: Callable[[str], NoReturn]) -> None:
     """Offsets outside of the transaction; its slots die after the first of two. The others are for the long form.
 
-    Of all mutants this one needs least luck: whatever was decided in the commit at hand is decided again. State that is
-    lost shows only where the same policyholder comes again within a day, which happens rarely in 2,400 claims.
+    Of all mutants this one needs least luck: whatever was decided in the commit at hand is decided again, or the
+    next life refuses its lanes. State that is lost shows only where a policyholder comes again within a day.
     """
     kills = [Incident(at, "commit", "commit_transaction-after") for at in range(500, 2200, 200)]
     form = Form(2_400, len(kills), 0, SEED, slots=2, rate=300, mutant="offsets-outside")
     account = run(form, tmp_path, absent, kills)
 
     assert not account.clean
-    assert "twice" in account.caught
+    assert {"twice", "missing"} & account.caught.keys()

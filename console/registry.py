@@ -117,9 +117,15 @@ class Registry:
         """Append a record; give its offset.
 
         Raises:
-            RegistryUnreachable: the broker did not take it.
+            RegistryUnreachable: the broker did not take it, or did and it is not known at which offset.
         """
-        return self._write(self._topic, record.pipeline.encode(), record.to_bytes())
+        offset = self._write(self._topic, record.pipeline.encode(), record.to_bytes())
+        if offset is None:
+            raise RegistryUnreachable(
+                f"{self._topic} has the record, but a broker died meanwhile and it is not known at which offset; "
+                "`penstock models list` tells what became of it"
+            )
+        return offset
 
     def say_goodbye_for(self, slot: str) -> None:
         """Tell the slots that they need not wait for one that will not come back.
@@ -129,7 +135,8 @@ class Registry:
         """
         self._write(self._admissions, heartbeat_key(self.answers.pipeline, slot), None)
 
-    def _write(self, topic: str, key: bytes, value: bytes | None) -> int:
+    def _write(self, topic: str, key: bytes, value: bytes | None) -> int | None:
+        """Give its offset; None where the broker that wrote it died before it had told, and another only has it."""
         delivered: list[tuple[KafkaError | None, Message]] = []
         producer = Producer({**self._connection, "enable.idempotence": True, "linger.ms": 0})
         producer.produce(
@@ -144,12 +151,7 @@ class Registry:
         if message is None or error is not None:
             why = error.str() if error is not None else f"no answer within {CALL_SECONDS:.0f} s"
             raise RegistryUnreachable(f"could not append to {topic}: {why}")
-        if (offset := message.offset()) is None:  # asked again, since the first broker died before it had answered
-            raise RegistryUnreachable(
-                f"{topic} has the record, but a broker died meanwhile and it is not known at which offset; "
-                "`penstock models list` tells what became of it"
-            )
-        return offset
+        return message.offset()
 
     def progress(self, of: int) -> Progress:
         """How far the release or promotion at an offset is, as of the last `read`."""

@@ -91,9 +91,9 @@ def _as_contract(name: str, kind: str, dtype: pl.DataType) -> pl.Expr:
     import polars as pl
 
     column = pl.col(name)
-    if kind == "datetime" and dtype == pl.Datetime:
-        moment = column.cast(pl.Datetime("us", getattr(dtype, "time_zone", None)))
-        if getattr(dtype, "time_zone", None) is not None:
+    if kind == "datetime" and isinstance(dtype, pl.Datetime):
+        moment = column.cast(pl.Datetime("us", dtype.time_zone))
+        if dtype.time_zone is not None:
             moment = moment.dt.convert_time_zone("UTC")
         return moment.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
     if kind == "date" and dtype in (pl.Datetime, pl.Date):

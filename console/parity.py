@@ -83,7 +83,7 @@ def parity(  # noqa: PLR0917 -- typer makes options of them
                 _print(found, as_json=as_json)
                 wrong |= any(each.wrong for each in found)
                 if pause is None:
-                    wrong |= any(each.keys and not each.compared for each in found)
+                    wrong |= any(each.blind for each in found)
                     break
                 time.sleep(pause)
     except KeyboardInterrupt:
@@ -124,8 +124,9 @@ def _print(found: Sequence[Compared], *, as_json: bool) -> None:
     for each in found:
         share = "all keys" if each.share >= 1 else f"{each.share:.3%} of the keys"
         print(f"view {each.view}, {share}: {each.keys} seen, {each.compared} compared, {each.wrong} wrong", flush=True)
-        if each.keys and not each.compared:
-            print("  nothing could be compared: Redis has no tide of this view. Do its jobs run, views among them?")
+        if each.blind:
+            why = "Redis has no tide of this view. Do its jobs run, views among them?"
+            print(f"  nothing could be compared: {why}", flush=True)
         for one in each.named:
             print(f"  {one}", flush=True)
 

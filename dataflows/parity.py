@@ -61,6 +61,11 @@ class Compared:
         """Of the keys compared, the share that is wrong; None where none could be."""
         return self.wrong / self.compared if self.compared else None
 
+    @property
+    def blind(self) -> bool:
+        """Whether there were keys and none of them could be compared."""
+        return bool(self.keys) and not self.compared
+
 
 class Parity:
     """Follows the events of a pipeline, and compares."""

@@ -42,8 +42,8 @@ def _windows(path: Path, view: ViewSpec, reported: Callable[[Path], bool]) -> It
         here: Path = (*path, "windows", feature)
         if windowed.window % view.pane and not reported((*path, "pane")):
             what = f"the window of '{feature}' is no multiple of the view's pane"
-            pane = f"{view.pane.total_seconds():g} s"
-            yield Complaint((*here, "window"), what, f"a multiple of the pane, {pane}")
+            instead = f"a multiple of the pane, {view.pane.total_seconds():g}s"
+            yield Complaint((*here, "window"), what, instead)
         if windowed.of is None and windowed.function not in OF_EVENTS and not reported(here):
             yield Complaint(here, f"{windowed.function} needs 'of'", "of: a contract field, or SQL over some")
 

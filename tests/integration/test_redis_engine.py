@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -22,10 +21,11 @@ from dataflows.pipeline import Pipeline, load
 from state.feature_writer import FeatureWriter
 from state.views import LoadedView
 from tests.integration import redis_faults as faults
-from tests.integration.launched import LANES, _read, firsts, launched, send, small_pipeline
+from tests.integration.launched import LANES, _read, firsts, launched, small_pipeline, wait
 from tests.integration.redis_faults import Fault, Place
 from tests.integration.redis_kinds import Absent, behind_sentinel, cluster_of, server
 from tests.integration.relay import Relay
+from tests.integration.traffic import Traffic
 
 VIEWS = """
 views:
@@ -47,6 +47,8 @@ BUDGET = 1.0
 RECOVERY = 5.0
 SECONDS = 2.0
 """How long a fault lasts."""
+LAST = 100
+"""Decisions, those of half a second, that must have all values in the end."""
 
 
 @pytest.fixture
@@ -139,12 +141,13 @@ class Seen:
     began: float
     ended: float
     made: list[tuple[float, dict[str, Any]]]
+    """In the order of those moments."""
     asked: dict[tuple[int, int], float]
     """Lane and offset of an event to when it was appended."""
 
     @property
     def lacked(self) -> list[float]:
-        return [at for at, body in self.made if body["degraded"]]
+        return _degraded(self.made)
 
     def settled(self, what: str) -> None:
         """Degraded exactly where a value was lacking, not before and not at the end; p99 within the budget."""
@@ -152,8 +155,7 @@ class Seen:
         for _, body in self.made:
             assert (body["features"]["person_visits"] == -1) == bool(named & set(body["degraded"]))
         assert not [at for at in self.lacked if at < self.began - 0.5]
-        last = sorted(self.made, key=lambda each: each[0])[-100:]
-        assert not [body["degraded"] for _, body in last if body["degraded"]]
+        assert not _degraded(self.made[-LAST:])
         took = sorted(at - self.asked[body["origin"]["partition"], body["origin"]["offset"]] for at, body in self.made)
         p99 = took[int(len(took) * 0.99)]
         after = max(self.lacked, default=self.began) - self.began
@@ -165,40 +167,28 @@ def under_load(
     kafka: KafkaServer, on: tuple[Path, Pipeline], url: str, folder: Path, fault: AbstractContextManager[None]
 ) -> Seen:
     """Decide events at a steady rate before, during and after a fault; each has one first record."""
-    (file, pipeline), ending, sent = on, threading.Event(), [0]
+    file, pipeline = on
 
-    def flow() -> None:
-        while not ending.wait(20 / RATE):
-            send(kafka.bootstrap, pipeline, 20, first=sent[0])
-            sent[0] += 20
+    def decisions() -> list[tuple[float, dict[str, Any]]]:
+        made = [(_moment(each), json.loads(each.value())) for each in _all(kafka, pipeline.topic("decisions"))]
+        return sorted(made, key=lambda one: one[0])
 
     with launched(file, kafka.bootstrap, folder, REDIS=url) as run:
         run.until_ready()
-        events = threading.Thread(target=flow, daemon=True)
-        events.start()
-        try:
-            time.sleep(1.0)
+        with Traffic({"bootstrap.servers": kafka.bootstrap}, pipeline, RATE) as traffic:
+            wait(lambda: len(traffic.seen) > RATE, 30, run, "to decide events for a second")
             with fault:
                 began = time.time()
-                time.sleep(SECONDS)
+                time.sleep(SECONDS)  # the fault itself
             ended = time.time()
-            time.sleep(3.5)
-        finally:
-            ending.set()
-            events.join(30)
-        until = time.monotonic() + 20
-        while len(found := firsts(kafka.bootstrap, pipeline)) < sent[0] and time.monotonic() < until:
-            time.sleep(0.2)
-    assert sorted(found.values()) == [1] * sent[0], "every event has one first record"
-    return Seen(
-        began,
-        ended,
-        [(_moment(message), json.loads(message.value())) for message in _all(kafka, pipeline.topic("decisions"))],
-        {
+            wait(lambda: not _degraded(decisions()[-LAST:]), 20, run, "to have all values again")
+        asked = {
             (message.partition(), message.offset()): _moment(message)
             for message in _all(kafka, pipeline.topic("events"))
-        },
-    )
+        }
+        wait(lambda: len(firsts(kafka.bootstrap, pipeline)) >= len(asked), 20, run, "to decide what is there")
+    assert sorted(firsts(kafka.bootstrap, pipeline).values()) == [1] * len(asked), "every event has one first record"
+    return Seen(began, ended, decisions(), asked)
 
 
 def fill(url: str, pipeline: str) -> None:
@@ -222,6 +212,10 @@ def dying(node: Any) -> Iterator[None]:
 
 def _all(kafka: KafkaServer, topic: str) -> list[Any]:
     return list(_read(kafka.bootstrap, [TopicPartition(topic, lane, 0) for lane in range(LANES)]))
+
+
+def _degraded(made: list[tuple[float, dict[str, Any]]]) -> list[float]:
+    return [at for at, body in made if body["degraded"]]
 
 
 def _moment(message: Any) -> float:

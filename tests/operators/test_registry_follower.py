@@ -30,12 +30,12 @@ class Mute:
 
 
 def test_it_says_that_it_cannot_read_to_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    mute = Mute()
+    mute: Any = Mute()
     catalog = Catalog("claims", {}, ArtefactStore(str(tmp_path)), delay_ms=1000)
     follower = RegistryFollower(catalog, slot="s-0", connection={}, owns_lane_zero=bool, now=lambda: mute.now)
-    follower._voice.begin(mute)  # type: ignore[arg-type]
+    follower._voice.begin(mute)
     with caplog.at_level(logging.WARNING):
-        follower._tick(mute, mute)  # type: ignore[arg-type]
+        follower._tick(mute, mute)
 
     assert "the registry log ends at 5 and can be read to 0 only" in caplog.text
     assert "to 0 only" in (follower.trouble or "")

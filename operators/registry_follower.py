@@ -37,7 +37,7 @@ __all__ = ["RegistryFollower", "RegistryTopics"]
 log = logging.getLogger(__name__)
 
 _ASK_SECONDS: Final = 0.25
-_LOADING_SECONDS: Final = 0.01
+_LOADING_SECONDS: Final = 0.01  # between two looks whether a release is loaded
 _CALL_SECONDS: Final = 2.0
 _AGAIN_SECONDS: Final = 1.0
 _AGAIN_AT_MOST: Final = 15.0

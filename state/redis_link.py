@@ -170,11 +170,17 @@ class Link:
         channel = self._socket  # another thread may close the link at any moment
         if channel is None:
             raise redis.ConnectionError("the connection was closed")
-        replies: list[Any] = []
+        replies, late = list[Any](), False
         while len(replies) < sent.expected:
             reply = self._next()
             if reply is _NOT_YET:
-                channel.settimeout(self._left(sent.deadline))
+                # Past the deadline one look is free: a node of a cluster that was waited for in vain must not take with
+                # it what the others have answered long since.
+                left = max(sent.deadline - self._now(), 0.0)
+                if late and not left:
+                    raise redis.TimeoutError("out of time")
+                late = not left
+                channel.settimeout(left)
                 self._receive(channel)
             else:
                 replies.append(reply)

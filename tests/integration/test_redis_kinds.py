@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -66,6 +68,27 @@ def test_a_cluster_is_read_by_node_and_a_node_that_died_is_taken_over(
         until(lambda: is_whole(enricher.work(batch())), "the replica is read", timeout=5)
         print(f"read again {time.monotonic() - killed:.2f} s after its node was killed")
         writer.close()
+
+
+def test_a_node_that_hangs_takes_no_answer_of_the_others_with_it(
+    cluster: list[RedisServer], until: Callable[..., None]
+) -> None:
+    """It is the first to be waited for, until the time is over."""
+    url = f"redis+cluster://127.0.0.1:{cluster[0].port}"
+    fill(url)
+    with reading(url) as store, redis.RedisCluster.from_url(f"redis://127.0.0.1:{cluster[1].port}") as client:
+        enricher = enricher_of(store)
+        until(lambda: is_whole(enricher.work(batch())), "all nodes are read", timeout=5)
+        node = {key: client.get_node_from_key(f"penstock:claims:holder:{key}").port for key in KEYS}
+        with redis.Redis(port=node[KEYS[0]]) as first:
+            pid = first.info("server")["process_id"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            done = enricher.work(batch())
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    assert lacking(done) == [key for key in KEYS if node[key] == node[KEYS[0]]]
 
 
 def test_nobody_waits_for_a_cluster_of_which_no_node_answers(until: Callable[..., None]) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from console.accounting import ROLES
 from console.mock_kafka import PARTITIONS
 from console.parts import PartFailed
-from console.ports import free_port, listening
+from console.ports import free_row
 from console.tether import Child
 
 if TYPE_CHECKING:
@@ -121,10 +121,8 @@ class Engine:
         artefacts: Path,
         folder: Path,
         job: str = "decisions",
-        port: int | None = None,
     ) -> None:
-        """Prepare it; `port` is the first of the `slots` + 1 in a row for its metrics, which are looked for if None."""
-        self._port = port or _free_row(slots + 1)
+        self._port = free_row(slots + 1)  # one for all, one for each slot
         options = {
             "--job": job,
             "--bootstrap": servers.bootstrap,
@@ -207,12 +205,10 @@ class Jobs:
         self.names = tuple(jobs_of(pipeline))
         """`decisions` is the first."""
         counts = {name: slots if name == DECISIONS else 1 for name in self.names}
-        port = _free_row(sum(counts.values()) + len(counts))  # one row: nothing listens yet that would keep two apart
-        self._engines = []
-        for name, n in counts.items():
-            engine = Engine(file, servers, slots=n, key=key, artefacts=artefacts, folder=folder, job=name, port=port)
-            self._engines.append(engine)
-            port += n + 1
+        self._engines = [
+            Engine(file, servers, slots=n, key=key, artefacts=artefacts, folder=folder, job=name)
+            for name, n in counts.items()
+        ]
 
     @property
     def metrics(self) -> str:
@@ -254,15 +250,6 @@ class Jobs:
 
 
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def _free_row(n: int) -> int:
-    """The first of `n` ports in a row on which nothing listens."""
-    for _ in range(100):
-        first = free_port()
-        if not any(listening(port) for port in range(first, first + n)):
-            return first
-    raise PartFailed(f"could not find {n} free ports in a row")
 
 
 def topics_to_read(pipeline: Pipeline) -> Mapping[str, str]:

@@ -81,6 +81,10 @@ class RollCall:
                 self.complete = True
             else:
                 self._tell_silence(failure.args[0])
+            if failure.args[0].code() == KafkaError.NOT_COORDINATOR:
+                # A client remembers a coordinator for as long as it goes on asking (librdkafka's cache): after that has
+                # moved, only a new client finds it.
+                self._admin = AdminClient({**self._connection, "log_level": QUIET})
             return _SELDOM
         self._silent_since = 0.0
         if group.state != ConsumerGroupState.STABLE:

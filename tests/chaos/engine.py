@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from console.parts import PartFailed
-from console.scenery import _free_row
+from console.ports import free_row
 from console.tether import Child
 from tests.chaos import crash_points, mutants
 
@@ -37,7 +37,7 @@ class Slots:
             orders: folder by which slots are told to die; without it they have no crash points.
             mutant: what it should be instead of itself.
         """
-        self._port = _free_row(int(settings["SLOTS"]) + 1)
+        self._port = free_row(int(settings["SLOTS"]) + 1)
         self._command = [sys.executable, "-m", "console.cli", "run", str(file)]
         settings = {**settings, "METRICS_PORT": str(self._port)}
         self._environment = {f"PENSTOCK_{name}": value for name, value in settings.items()}

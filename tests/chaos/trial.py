@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from console.parts import PartFailed
 from tests.benchmarks.compare import differences
 from tests.chaos.account import STALL_SECONDS, Account, Form, hollow
 from tests.chaos.history import Span
@@ -24,8 +25,9 @@ from tests.chaos.stand import FIRSTS, LANES, Copy, Stand
 from tests.chaos.trouble import Trouble
 from tests.chaos.verdict import Origin, Windows, judge, kills_before
 
-_PATIENCE, _PATIENCE_WITH_MUTANTS = 40.0, 12.0
-"""Seconds without a first record, after all was sent, before events count as missing. A mutant does lose some."""
+_PATIENCE, _PATIENCE_WITH_MUTANTS, _PATIENCE_UNDISTURBED = 40.0, 12.0, 120.0
+"""Seconds without a first record, after all was sent, before events count as missing. A mutant does lose some; the
+undisturbed run loses none, and on a busy machine once took longer than 40 to begin."""
 
 
 def chaos(form: Form, folder: Path, say: Callable[[str], None], incidents: Sequence[Incident] | None = None) -> Account:
@@ -97,9 +99,7 @@ def chaos(form: Form, folder: Path, say: Callable[[str], None], incidents: Seque
     return account
 
 
-def _wait_for_all(
-    reader: LiveReader, events: int, keep_running: Callable[[], None], patience: float = _PATIENCE
-) -> None:
+def _wait_for_all(reader: LiveReader, events: int, keep_running: Callable[[], None], patience: float) -> None:
     seen, since = 0, time.monotonic()
     while len(reader.decided) < events and time.monotonic() - since < patience:
         keep_running()
@@ -110,14 +110,22 @@ def _wait_for_all(
 
 
 def _undisturbed(stand: Stand, events: int) -> dict[Origin, Any]:
-    """First records of the same events, decided by slots that nothing happens to."""
+    """First records of the same events, decided by slots that nothing happens to.
+
+    Raises:
+        PartFailed: they did not decide all of them, so there is nothing to compare with.
+    """
     copy, bootstrap = stand.undisturbed, stand.servers.bootstrap
     topics = [copy.pipeline.topic(role) for role in FIRSTS]
     slots, reader = stand.slots(copy, 2), LiveReader(bootstrap, topics, LANES)
+    slots.start()
+    reader.start()
     try:
-        slots.start()
-        reader.start()
-        _wait_for_all(reader, events, lambda: None)
+        slots.wait_until_ready()
+        _wait_for_all(reader, events, lambda: None, _PATIENCE_UNDISTURBED)
+        if len(reader.decided) < events:
+            why = f"slots that nothing happened to decided {len(reader.decided)} of {events} events; {slots.log} ends"
+            raise PartFailed(f"{why} with:\n{slots.tail()}")
     finally:
         slots.stop()
         reader.end()

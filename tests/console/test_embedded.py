@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from confluent_kafka import Producer
 
 from console import kafka_jars
 from console.embedded import MockKafka, PartFailed, PartMissing, Topic, choose_kafka, choose_redis
-from console.ports import free_port, listening
+from console.ports import free_port, free_row, listening
 
 
 @pytest.fixture
@@ -109,3 +110,13 @@ def test_free_ports_stay_out_of_the_range_of_outgoing_connections() -> None:
 
     assert all(20_000 <= port < 32_768 for port in ports)
     assert not any(listening(port) for port in ports)
+
+
+def test_a_port_stays_its_server_s_while_it_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = free_row(2)
+    monkeypatch.setattr("console.ports._BELOW_EPHEMERAL", [first, first + 1])
+    for _ in range(2):
+        with pytest.raises(OSError, match="could not find 1 free loopback ports"):
+            free_port()
+        with socket.create_server(("127.0.0.1", first + 1)):
+            assert listening(first + 1)

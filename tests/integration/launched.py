@@ -24,7 +24,8 @@ import pytest
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from console.scenery import _free_row, seal_key
+from console.ports import free_row
+from console.scenery import seal_key
 from console.topics import topics_of
 from dataflows.pipeline import Pipeline, load
 
@@ -75,7 +76,7 @@ class Launched:
     """A launcher, its log and its pages."""
 
     def __init__(self, file: Path, bootstrap: str, folder: Path, *, slots: int, settings: dict[str, str]) -> None:
-        self.port = _free_row(slots + 2)
+        self.port = free_row(slots + 2)
         self.slots, self.log = slots, folder / f"run-{self.port}.log"
         options = {
             "BOOTSTRAP": bootstrap,

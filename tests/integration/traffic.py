@@ -113,10 +113,11 @@ class Traffic:
     def _take(self, message: Any) -> None:
         body = json.loads(message.value())
         if message.topic() == self._topic:
-            # Noted in one place before it is gone from the other: `waiting` must not miss it.
+            # Noted in one place before it is gone from the other: `waiting` must not miss it. While brokers die, one
+            # may come twice (seen once; whether it was written or read twice is not known): each place is an event.
             number = int(body["id"].removeprefix("E-"))
-            self.sent[message.partition(), message.offset()] = self.unsent[number]
-            del self.unsent[number]
+            self.sent.setdefault((message.partition(), message.offset()), self.unsent.get(number, time.time()))
+            self.unsent.pop(number, None)
             return
         origin = body["origin"]["partition"], body["origin"]["offset"]
         self.seen[origin] += 1

@@ -57,6 +57,7 @@ class KafkaCluster:
         first_port: int = 0,
         settings: Mapping[str, str] | None = None,
         heap_mb: int = 256,
+        steady: bool = False,
         progress: Callable[[str], None] = quiet,
         security: Security | None = None,
     ) -> None:
@@ -68,6 +69,7 @@ class KafkaCluster:
             first_port: of the first broker, the others have the next ones; 0 takes free ports.
             settings: more settings of the brokers, by Kafka's names.
             heap_mb: MiB of Java heap for each broker.
+            steady: compile as thoroughly as in production, for brokers that live longer than a minute.
             progress: told in a few words what is being done when it takes seconds.
             security: how clients prove who they are; without it nobody has to.
         """
@@ -81,6 +83,7 @@ class KafkaCluster:
                 port=first_port + node - 1 if first_port else 0,
                 settings={**_settings(brokers), **(settings or {})},
                 heap_mb=heap_mb,
+                steady=steady,
                 place=Place(node, controllers, cluster),
                 security=security,
             )

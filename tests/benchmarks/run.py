@@ -25,7 +25,7 @@ import measure
 import restore
 import viewing
 from compare import differences
-from guarantee import measure_guarantees, show_guarantees
+from guarantee import heading, measure_guarantees, show_guarantees
 from latency import measure_latency
 from measure import Spread, leave_on_sigterm
 from releases import fill_views, publish, wait_until_in_force
@@ -70,7 +70,7 @@ def main() -> int:
     if "systems" in parts:
         show(found)
     if "guarantee" in parts:
-        show_guarantees(found["guarantee"], options.repeats, _turn(options), _RATE)
+        show_guarantees(found["guarantee"], options.repeats, _turn(options))
     shows = {"restore": restore.show, "kills": kills.show, "enrich": enriching.show, "features": viewing.show}
     for part in found.keys() & shows.keys():
         shows[part](found[part])
@@ -82,13 +82,12 @@ def guarantees(key: str, options: argparse.Namespace) -> dict[str, Any]:
     found = {}
     for brokers in options.brokers:
         with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
-            found["one broker" if brokers == 1 else f"{brokers} brokers, 3 copies"] = measure_guarantees(
+            found[heading(brokers)] = measure_guarantees(
                 Path(folder),
                 key,
                 brokers=brokers,
                 repeats=options.repeats,
                 seconds=_turn(options),
-                rate=_RATE,
                 say=_teller(options),
             )
     return found

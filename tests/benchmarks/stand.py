@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -30,10 +30,11 @@ class Stand:
     """The servers, the topics of each system, and an endless supply of events that were never used before."""
 
     def __init__(self, folder: Path, brokers: int = 1) -> None:
+        jvm: dict[str, Any] = {"heap_mb": 1024, "steady": True}
         self.kafka: KafkaServer | KafkaCluster = (
-            KafkaServer(folder / "kafka", heap_mb=1024)
+            KafkaServer(folder / "kafka", **jvm)
             if brokers == 1
-            else KafkaCluster(folder / "kafka", brokers=brokers, heap_mb=1024)  # makes its topics with three copies
+            else KafkaCluster(folder / "kafka", brokers=brokers, **jvm)  # makes its topics with three copies
         )
         self.redis = RedisServer(folder / "redis")
         self.folder = folder

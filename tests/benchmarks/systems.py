@@ -19,7 +19,7 @@ import orjson
 from releases import Release
 from stand import PIPELINE, Stand
 
-from console.ports import free_port
+from console.ports import free_row
 from deploy.pipelines.planned import Planned
 
 HERE = Path(__file__).parent
@@ -112,7 +112,7 @@ class Engine(System):
         session: int = 45,
     ) -> None:
         """Run `slots` slots. A session of 45 s lasts while they stand still and a topic is filled."""
-        self._port = free_port()
+        self._port = free_row(slots + 1)
         command = [sys.executable, "-m", "console.cli", "run", str(file), "--slots", str(slots), "--group", prefix]
         environment = {
             "PENSTOCK_GUARANTEE": guarantee,

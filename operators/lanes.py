@@ -280,8 +280,8 @@ class Lanes:
         log.info("lanes %s revoked", lanes)
         self._restore.drop(lanes)
         self._restored = {lane: opened for lane, opened in self._restored.items() if lane not in lanes}
-        opened = [lane for lane in lanes if lane in self._next]
-        consumer.incremental_unassign([TopicPartition(self._membership.events, lane) for lane in opened])
+        # Of those that are read; none after a lost session, where the client has dropped them already.
+        consumer.incremental_unassign([read for read in consumer.assignment() if read.partition in lanes])
         for lane in lanes:
             self._start.pop(lane, None)
             self._closed.forget(lane)

@@ -79,8 +79,9 @@ def begin_at(opened: Open, committed: int, group: str, topic_id: str = "", *, ex
     if committed < following and exactly_once:
         raise LaneBroken(
             f"lane {lane}: the group's offset is {committed}, but its state has seen the events before "
-            f"{following}, which would be decided twice. Stop all slots, and set the group's offset for this lane to "
-            f"{following}"
+            f"{following}, which would be decided twice. If somebody set it back, stop all slots, and set it to "
+            f"{following}. If nobody did, the broker that coordinates the group goes by an old one (a fault of Kafka: "
+            "dataflows/FAULTS.md); start that broker again, and then the slots"
         )
     if committed > following:
         _pass_over(lane, committed - following)

@@ -65,6 +65,7 @@ def backfill(  # noqa: PLR0917 -- typer makes options of them
     try:
         with recorded(lambda: backfill_of(spec, views, history, out)) as run, _parts(out) as write, Steps() as steps:
             run.rows = done.rows
+            write(_frame(spec, done.take(filler, ())))  # the columns, also of a history without rows
             steps.begin(history.name, length_of(history))
             for rows in in_batches(history, filler.contract, ROWS, steps.reach):
                 write(_frame(spec, done.take(filler, rows)))
@@ -122,6 +123,9 @@ class _Done:
         for view, tally in late.items():
             if any(tally.values()):
                 print(f"view {view}: " + ", ".join(f"{n} {_SAID[what]}" for what, n in tally.items() if n))
+            if 2 * tally["too_late"] > self.written:
+                why = "are rows out of order, or is one dated far ahead of the others?"
+                print(f"view {view}: most events were too late for any window; {why}", file=sys.stderr)
 
 
 _SAID = {

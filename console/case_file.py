@@ -94,6 +94,10 @@ def store_of(pipeline: Pipeline, case: Case, now: float) -> FeatureStore:
             unknown = values.keys() - dict(view.features).keys()
             if unknown:
                 raise CaseInvalid(f"features: the view '{name}' has no feature '{min(unknown)}'")
+            for feature, kind in view.features:
+                value = values.get(feature)
+                if value is not None and isinstance(value, str) != (kind == "string"):
+                    raise CaseInvalid(f"features: {name}.{feature} is a {kind}, and the case gives it another type")
             [request] = view.requests(pipeline.pipeline, [key])
             answers[request] = view.pack(round(now * 1000), [values.get(each) for each, _ in view.features])
     link: Asks = NoLink() if case.redis == "down" else MemoryLink(answers)

@@ -11,7 +11,10 @@ import gzip
 import io
 import json
 import math
+import re
+import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +23,9 @@ from typing import Any, TextIO, TypeAlias, TypeGuard
 
 FORMATS = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 MAX_KEY = 1024
+AHEAD_MS = 86_400_000
+"""A later event time than in so long is a mistake: values replace only those that are no later."""
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 class FileUnusable(Exception):
@@ -57,6 +63,8 @@ class Columns:
     time: str
     features: tuple[tuple[str, str], ...]
     """(name, `number` or `string`)."""
+    whole_key: bool = False
+    """Whether keys are whole numbers, which are looked up as their digits."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -103,6 +111,8 @@ def _csv_rows(text: TextIO, names: Sequence[str]) -> Iterator[tuple[int, Mapping
         lacking = [name for name in names if name not in (reader.fieldnames or ())]
     except csv.Error:
         lacking = list(names)
+    if twice := [name for name, n in Counter(reader.fieldnames or ()).items() if n > 1]:
+        raise FileUnusable(f"the header has {', '.join(twice)} more than once")
     if lacking:
         raise FileUnusable(f"the header lacks {', '.join(lacking)}; expected the columns {', '.join(names)}")
     while True:
@@ -110,8 +120,9 @@ def _csv_rows(text: TextIO, names: Sequence[str]) -> Iterator[tuple[int, Mapping
             row = next(reader)
         except StopIteration:
             return
-        except csv.Error:
-            yield reader.line_num, Refused(reader.line_num, None, "is not CSV; expected balanced quotes")
+        except csv.Error as error:
+            line = reader.line_num + 1  # where the row begins: the count has not gone on
+            yield line, Refused(line, None, _not_csv(str(error)))
             continue
         if None in row or None in row.values():
             yield reader.line_num, Refused(reader.line_num, None, "has another number of columns than the header")
@@ -119,15 +130,30 @@ def _csv_rows(text: TextIO, names: Sequence[str]) -> Iterator[tuple[int, Mapping
             yield reader.line_num, {name: cell or None for name, cell in row.items()}
 
 
+def _not_csv(why: str) -> str:
+    if "end of data" in why:
+        return "opens a quote that is never closed; it and all that comes after it were left out"
+    if "field limit" in why:
+        return f"has a cell of more than {csv.field_size_limit()} characters"
+    return "is not CSV; expected balanced quotes"
+
+
 def _json_rows(text: TextIO) -> Iterator[tuple[int, Mapping[str, Any] | Refused]]:
     for line, content in enumerate(text, start=1):
         if not content.strip():
             continue
         try:
-            row = json.loads(content)
+            row = json.loads(content, object_pairs_hook=_each_once)
         except (ValueError, RecursionError):
             row = None
-        yield line, row if isinstance(row, dict) else Refused(line, None, "is not a JSON object")
+        yield line, row if isinstance(row, dict) else Refused(line, None, "is not a JSON object with each name once")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError
+    return found
 
 
 def read_row(row: Mapping[str, Any], columns: Columns) -> Value | Refused:
@@ -139,11 +165,13 @@ def _value(line: int, row: Mapping[str, Any], columns: Columns) -> Value | Refus
     key = row.get(columns.key)
     if type(key) is int:
         key = str(key)
+    if columns.whole_key and (key := whole(key)) is None:
+        return Refused(line, columns.key, "expected a whole number of at most 18 digits")
     if not _is_text(key) or not 0 < len(key) <= MAX_KEY:
         return Refused(line, columns.key, f"expected a key of 1 to {MAX_KEY} characters")
     time_ms = _milliseconds(row.get(columns.time))
-    if time_ms is None:
-        return Refused(line, columns.time, "expected a time such as 2026-01-31T12:00:00Z")
+    if isinstance(time_ms, str):
+        return Refused(line, columns.time, time_ms)
     features: list[float | str | None] = []
     for name, kind in columns.features:
         if name not in row:
@@ -156,6 +184,11 @@ def _value(line: int, row: Mapping[str, Any], columns: Columns) -> Value | Refus
         else:
             return Refused(line, name, f"expected a {'finite number' if kind == 'number' else 'text in UTF-8'}")
     return Value(key, time_ms, tuple(features))
+
+
+def whole(key: Any) -> str | None:
+    """A whole number as it is looked up: its digits, without a zero before them."""
+    return str(int(key)) if isinstance(key, str) and _WHOLE.fullmatch(key) else None
 
 
 def _is_text(cell: Any) -> TypeGuard[str]:
@@ -176,12 +209,16 @@ def _number(cell: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _milliseconds(cell: Any) -> int | None:
+def _milliseconds(cell: Any) -> int | str:
+    """Unix milliseconds, or what is wrong."""
     try:
         moment = datetime.fromisoformat(cell)
-        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+        time_ms = round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).timestamp() * 1000)
     except (TypeError, ValueError, OverflowError):
-        return None
+        return "expected a time such as 2026-01-31T12:00:00Z"
+    if time_ms > time.time() * 1000 + AHEAD_MS:
+        return "is more than a day ahead, and would keep every value until then out"
+    return time_ms
 
 
 def in_batches(rows: Iterator[Value | Refused], size: int) -> Iterator[tuple[Sequence[Value], Sequence[Refused]]]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.feature_options import AWAY, AsJson, PipelineFile, RedisUrl, declared, opened, writing
+from console.feature_options import AWAY, AsJson, PipelineFile, RedisUrl, declared, looked_up, opened, writing
 from console.run import give_up, load_or_exit, refuse_password
+from console.tables import printable
 
 if TYPE_CHECKING:
     from dataflows.pipeline import Pipeline
@@ -43,6 +44,7 @@ def get(  # noqa: PLR0917 -- typer makes options of them
     refuse_password(context, redis)
     spec = load_or_exit(pipeline)
     shown = declared(spec, view)
+    key = looked_up(spec, shown.name, key)
     now = time.time()
     with opened(FeatureStore, spec, redis) as store:
         found = store.read({shown: [key]})[shown]
@@ -141,6 +143,8 @@ def _text(value: Any) -> str:
         return ", ".join(f"{name} {_text(each)}" for name, each in value.items())
     if isinstance(value, list):
         return ", ".join(value)
+    if isinstance(value, str):
+        return printable(value)
     return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -88,6 +88,23 @@ def declared(pipeline: Pipeline, name: str | None) -> LoadedView | FeastView | W
     return view_of(pipeline, name)
 
 
+def has_whole_key(pipeline: Pipeline, view: str) -> bool:
+    """Whether the keys of a view are whole numbers, which are looked up as their digits."""
+    field = pipeline.contract.fields.get(pipeline.views[view].key)
+    return field is not None and field.type == "integer"
+
+
+def looked_up(pipeline: Pipeline, view: str, key: str) -> str:
+    """A key as a decision looks it up."""
+    from console.feature_file import whole
+
+    if not has_whole_key(pipeline, view):
+        return key
+    if (digits := whole(key)) is None:
+        give_up(f"the keys of '{view}' are whole numbers of at most 18 digits")
+    return digits
+
+
 def loadable(pipeline: Pipeline, name: str | None) -> LoadedView:
     """The same, if values are put into it from outside."""
     from state.feast import FeastView

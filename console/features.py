@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from console.feature_options import AsJson, PipelineFile, RedisUrl, loadable, writing
+from console.feature_options import AsJson, PipelineFile, RedisUrl, has_whole_key, loadable, writing
 from console.run import give_up, load_or_exit, refuse_password
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def load(  # noqa: PLR0917 -- typer makes options of them
 ) -> None:
     """Write feature values of a file to Redis.
 
-    A value replaces one of the same key whose event time is not later. Rows that cannot be used are named by line and
-    left out.
+    A value replaces one of the same key whose event time is not later; one that is more than a day ahead is refused.
+    Rows that cannot be used are named by line and left out.
 
     The exit code is 1 where rows were left out, 2 where the file, the pipeline or Redis cannot be used.
     """
@@ -46,7 +46,7 @@ def load(  # noqa: PLR0917 -- typer makes options of them
     refuse_password(context, redis)
     spec = load_or_exit(pipeline)
     target = loadable(spec, view)
-    columns = Columns(spec.views[target.name].key, time_column, target.features)
+    columns = Columns(spec.views[target.name].key, time_column, target.features, has_whole_key(spec, target.name))
     written = older = refused = 0
     named: list[Refused] = []
     with writing(spec, redis) as writer, _progress(file) as seen:
@@ -85,19 +85,25 @@ def put(  # noqa: PLR0917 -- typer makes options of them
 ) -> None:
     """Write one value to Redis, unless a later one is there.
 
-    The exit code is 1 where a later one is there, 2 where the value, the pipeline or Redis cannot be used.
+    The exit code is 1 where a later one, or something else, is there, 2 where the value, the pipeline or Redis cannot
+    be used.
     """
     from console.feature_file import Columns, Refused, read_row
 
     refuse_password(context, redis)
     spec = load_or_exit(pipeline)
     target = loadable(spec, view)
+    if bare := [pair for pair in features if "=" not in pair]:
+        give_up(f"'{bare[0]}' has no value; expected NAME=VALUE, or NAME= where it is missing")
     given = dict(pair.partition("=")[::2] for pair in features)
+    if len(given) < len(features):
+        give_up("a feature is given more than once; expected each as one NAME=VALUE")
     if unknown := given.keys() - dict(target.features).keys():
         names = ", ".join(name for name, _ in target.features)
         give_up(f"the view '{view}' has no feature '{min(unknown)}'; expected {names}, each as NAME=VALUE")
     row: dict[str, Any] = {name: value or None for name, value in given.items()}
-    columns = Columns(".key", ".time", target.features)  # names that no feature can have
+    # Names that no feature can have.
+    columns = Columns(".key", ".time", target.features, has_whole_key(spec, target.name))
     value = read_row({**row, ".key": key, ".time": time or datetime.now(UTC).isoformat()}, columns)
     if isinstance(value, Refused):
         give_up(f"{(value.column or '').lstrip('.')}: {value.what}")
@@ -106,7 +112,7 @@ def put(  # noqa: PLR0917 -- typer makes options of them
     if as_json:
         print(json.dumps({"view": target.name, "written": written}))
     else:
-        print("written" if written else "not written: there is a value with a later event time")
+        print("written" if written else "not written: there is a value with a later event time, or none of this view's")
     if not written:
         raise typer.Exit(1)
 

@@ -119,10 +119,13 @@ def _present(row: dict[str, Any], contract: ContractSpec) -> dict[str, Any]:
 
 
 def _plain(value: Any, kind: str) -> Any:
-    """A value of Parquet; pandas writes a missing number as NaN, and integers beside one as floats."""
+    """A value of Parquet; pandas writes a missing number as NaN, and integers beside one as floats.
+
+    An infinite number becomes text, for the contract to refuse: no event can have one, JSON has none.
+    """
     if kind in ("number", "integer") and isinstance(value, float):
-        if math.isnan(value):
-            return None
+        if not math.isfinite(value):
+            return None if math.isnan(value) else str(value)
         return int(value) if kind == "integer" and value.is_integer() else value
     return _moment(value) if kind == "datetime" and isinstance(value, str) else value
 
@@ -147,9 +150,22 @@ def _moment(cell: str) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def _number(cell: str) -> float:
+    if "_" in cell or not math.isfinite(number := float(cell)):
+        raise ValueError
+    return number
+
+
+def _integer(cell: str) -> int:
+    number = _number(cell)
+    if not number.is_integer():
+        raise ValueError
+    return int(number) if "." in cell else int(cell)  # pandas writes 1.0 where another row has none
+
+
 _READ: Mapping[str, Callable[[str], Any]] = {
-    "number": float,
-    "integer": int,
+    "number": _number,
+    "integer": _integer,
     "boolean": lambda cell: {"true": True, "false": False}[cell.lower()],
     "datetime": _moment,
 }

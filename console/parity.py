@@ -30,7 +30,9 @@ def parity(  # noqa: PLR0917 -- typer makes options of them
     bootstrap: Annotated[str, typer.Option(envvar="PENSTOCK_BOOTSTRAP", show_envvar=True, help="Kafka brokers.")],
     share: Annotated[float, typer.Option(min=1e-6, max=1.0, help="Of the keys, by their hash.")] = 0.01,
     every: Annotated[str | None, typer.Option(help="Go on, and compare so often, such as 5m.")] = None,
-    metrics_port: Annotated[int | None, typer.Option(help="With --every: serve /metrics here, on localhost.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="With --every: serve /metrics here, on localhost.")
+    ] = None,
     seal_key_file: Annotated[
         Path | None, typer.Option(envvar="PENSTOCK_SEAL_KEY_FILE", help="Needed where a field is tokenised.")
     ] = None,
@@ -62,6 +64,11 @@ def parity(  # noqa: PLR0917 -- typer makes options of them
     pause = _seconds(every)
     if metrics_port is not None and pause is None:
         give_up("--metrics-port needs --every: a single run ends before anybody could ask")
+    if metrics_port is not None:
+        try:
+            serve(metrics_port)
+        except OSError as error:
+            give_up(f"could not serve metrics on port {metrics_port}: {error.strerror}; choose another --metrics-port")
     given = {"bootstrap": bootstrap, "seal_key_file": seal_key_file, "client_config": client_config}
     wrong = False
     try:
@@ -74,8 +81,6 @@ def parity(  # noqa: PLR0917 -- typer makes options of them
             recount = _parity_of(settings, spec, share)
             events = RawEvents(reader, spec.topic("events"), back_ms=recount.needs_ms, steps=steps)
             catch_up = partial(events.read, recount.take, recount.begin)
-            if metrics_port is not None:
-                serve(metrics_port)
             while True:
                 catch_up()
                 found = recount.compare(store, catch_up)

@@ -9,8 +9,6 @@ _BELOW_EPHEMERAL = range(20_000, 32_000)
 """Linux hands out ports from 32,768 to outgoing connections: a server there can lose its port while it is down, and a
 client that keeps trying to reach it can end up connected to itself."""
 
-_held: list[socket.socket] = []
-
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 for a server of this process or of a child; no other that asks gets it before this ends.
@@ -42,7 +40,8 @@ def free_row(n: int) -> int:
             for holder in row:
                 holder.close()
             continue
-        _held.extend(row)
+        for holder in row:
+            holder.detach()  # open until this process ends
         return first
     message = f"could not find {n} free loopback ports in a row between 20000 and 32000 in 200 tries"
     raise OSError(message)

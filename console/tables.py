@@ -23,11 +23,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, wid
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(_printable(str(cell)) for cell in row))
+        table.add_row(*(printable(str(cell)) for cell in row))
     if width is None and not sys.stdout.isatty():
         width = 10_000
     Console(width=width, markup=False, highlight=False, emoji=False).print(table)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Text that steers no terminal, wherever it came from."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)

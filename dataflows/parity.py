@@ -163,7 +163,7 @@ class Parity:
                 found.compared, found.wrong = found.compared + 1, found.wrong + 1
                 found.features["unreadable"] += 1
                 if len(found.named) < SHOWN:
-                    found.named.append("a value that is none of this view: something else has written to its key")
+                    found.named.append("a value that is none of this view as it is declared now")
             elif expected is not None:
                 self._judge(found, served[key], expected)
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -88,11 +89,20 @@ def _rules(path: Path, view: ViewSpec, around: Around) -> Iterator[Complaint]:
         if kind is not None and value is not None and isinstance(value, str) != (kind == "string"):
             what = f"the default of '{feature}' has another type"
             yield Complaint((*path, "defaults", feature), what, f"a {kind}")
+        elif kind == "number" and value is not None and not _finite(value):
+            yield Complaint((*path, "defaults", feature), f"the default of '{feature}' is not finite", "a number")
     if "default" in (view.on_missing, view.on_stale) and not around.reported((*path, "defaults")):
         missing = [feature for feature in view.kinds if feature not in view.defaults]
         if missing:
             what = f"no default for {', '.join(missing)}, which on_missing or on_stale asks for"
             yield Complaint((*path, "defaults"), what, "a value (or null) for each feature")
+
+
+def _finite(value: float | int | str) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
 
 
 def _grants(path: Path, view: ViewSpec, around: Around) -> Iterator[Complaint]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import redis
+from redis.exceptions import RedisClusterException
 
 from state.redis_address import Address
 from state.tides import MOVE, Mark, marks, tides_key
@@ -152,5 +153,5 @@ class FeatureWriter:
 def _failing() -> Iterator[None]:
     try:
         yield
-    except (redis.RedisError, OSError) as failure:  # its message quotes commands, and so values
+    except (redis.RedisError, RedisClusterException, OSError) as failure:  # its message quotes commands, and so values
         raise RedisFailed(type(failure).__name__) from None

@@ -161,12 +161,23 @@ class KeySlice:
             return _of_events(feature, [time for time, _ in valued], at_ms)
         if feature.function == "distinct":
             return _of_distinct(len({value for _, value in valued}))
-        return _of_numbers(feature.function, [(time, float(value)) for time, value in valued])  # type: ignore[arg-type]
+        numbers = [(time, float(value)) for time, value in valued]  # type: ignore[arg-type]
+        if feature.function in ("sum", "mean", "stddev") and any(abs(number) > _LARGE for _, number in numbers):
+            return _ANYTHING
+        return _of_numbers(feature.function, numbers)
+
+
+_LARGE = 1e140
+"""Beyond it sums and squares of doubles may overflow: what is served is then a number or unknown, by the order in which
+events came."""
+_ANYTHING: Range = (-math.inf, math.inf)
 
 
 def matches(value: float, expected: Range) -> bool:
     """Whether a served value is one that may be."""
     low, high = expected
+    if (low, high) == _ANYTHING:
+        return True
     return math.isnan(value) if math.isnan(low) else low <= value <= high
 
 

@@ -143,6 +143,42 @@ def test_rows_that_break_the_contract_are_named_by_line_and_left_out(tmp_path):
     assert len(pl.read_parquet(out)) == 1
 
 
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_a_number_that_no_event_can_have_is_refused_and_whole_floats_are_integers(tmp_path, ending):
+    path = tmp_path / f"history{ending}"
+    header = "id,card,at,shop,amount,items,gift,born"
+    rows = [("1", "inf", "1"), ("2", "-inf", "1"), ("3", "1.5", "2.0")]
+    if ending == ".csv":
+        rows.append(("4", "1_0", "1"))
+        lines = [f"{event},a,2026-01-20T00:00:00Z,s,{amount},{items},true," for event, amount, items in rows]
+        path.write_text("\n".join([header, *lines]))
+    else:
+        events = [EVENTS[0] | {"id": event, "amount": float(amount), "items": float(n)} for event, amount, n in rows]
+        pl.DataFrame(events, infer_schema_length=None).write_parquet(path)
+    result, out = run(tmp_path, path, "--json")
+    said = json.loads(result.stdout)
+
+    assert (said["written"], said["refused"]) == (1, len(rows) - 1)
+    assert {row["column"] for row in said["mistakes"]} == {"amount"}
+    assert pl.read_parquet(out)["id"].to_list() == ["3"]
+
+
+def test_a_history_without_rows_gives_a_table_without_rows_in_place_of_an_older_one(tmp_path):
+    run(tmp_path, as_file(tmp_path, ".csv"))
+    (tmp_path / "none.csv").write_text("id,card,at,shop,amount,items,gift,born\n")
+    result, out = run(tmp_path, tmp_path / "none.csv")
+
+    assert result.exit_code == 0
+    assert pl.read_parquet(out).shape == (0, 7)
+
+
+def test_one_row_far_ahead_of_the_others_is_said(tmp_path):
+    ahead = EVENTS[0] | {"id": "0", "at": T + timedelta(days=365), "shop": "other"}
+    result, _ = run(tmp_path, as_file(tmp_path, ".parquet", [ahead, *EVENTS]))
+
+    assert "most events were too late for any window" in result.stderr
+
+
 @pytest.mark.parametrize(
     "name, content, words",
     [

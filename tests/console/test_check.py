@@ -138,6 +138,7 @@ def test_a_cluster_that_is_not_there_is_said_in_time(folder, monkeypatch):
     [
         ("holder:", "holders:", "no view 'holders'"),
         ("claims_3y: 0", "claims: 0", "no feature 'claims'"),
+        ("claims_3y: 0", "claims_3y: none", "holder.claims_3y is a number, and the case gives it another type"),
         ("severity: { score: 1200 }", "severe: { score: 1200 }", "no model 'severe'"),
         ("{ score: 1200 }", "{ release: none.onnx }", "could not read the release"),
         ("{ score: 1200 }", "{}", "either score or release"),

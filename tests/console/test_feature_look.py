@@ -52,6 +52,30 @@ def run(file, redis_url):
     return call
 
 
+def test_a_whole_number_is_a_key_by_its_digits(file, run):
+    file.write_text(file.read_text().replace("  holder:\n    key: card_id", "  holder:\n    key: seat", 1))
+    file.write_text(file.read_text().replace("  fields:\n", "  fields:\n    seat: { type: integer }\n", 1))
+    stored = run("put", "holder", "007", "claims_3y=2", "segment=x")
+    found = run("get", "holder", "+7", "--json")
+    refused = [run("put", "holder", "seven", "claims_3y=2", "segment=x"), run("get", "holder", "seven")]
+
+    assert stored.exit_code == 0, stored.output
+    assert json.loads(found.stdout)["claims_3y"] == 2.0
+    assert [result.exit_code for result in refused] == [2, 2]
+    assert all("whole number" in result.output for result in refused)
+
+
+def test_a_value_steers_no_terminal_and_is_given_once(run):
+    assert run("put", "holder", "ESC", "claims_3y=2", "segment=\x1b[2J").exit_code == 0
+    twice = run("put", "holder", "K", "claims_3y=2", "claims_3y=3", "segment=")
+    bare = run("put", "holder", "K", "claims_3y=2", "segment")
+
+    assert "\x1b" not in run("get", "holder", "ESC").stdout
+    assert (twice.exit_code, bare.exit_code) == (2, 2)
+    assert "more than once" in twice.output
+    assert "'segment' has no value" in bare.output
+
+
 def test_a_value_that_was_put_is_got_and_an_older_one_changes_nothing(run):
     assert run("put", "holder", "K", "claims_3y=2", "segment=gold", "--time", "2026-01-31T12:00:00Z").exit_code == 0
     older = run("put", "holder", "K", "claims_3y=9", "segment=", "--time", "2026-01-31T11:59:59Z", "--json")

@@ -89,6 +89,11 @@ def test_json_lines_in_gzip_are_read_too(tmp_path, redis_url):
         ("x.csv", b"policyholder_id,claims_3y\n", "the header lacks event_time, paid_3y, tenure_days"),
         ("x.parquet", b"", "could not tell the format"),
         ("x.csv.gz", b"no gzip", "could not read"),
+        (
+            "x.csv",
+            b"policyholder_id,claims_3y,claims_3y,paid_3y,tenure_days,event_time\n",
+            "has claims_3y more than once",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_used_is_said_and_exits_with_2(tmp_path, name, content, says, redis_url):
@@ -97,6 +102,43 @@ def test_a_file_that_cannot_be_used_is_said_and_exits_with_2(tmp_path, name, con
 
     assert result.exit_code == 2
     assert says in result.output
+
+
+def test_what_is_no_row_is_named_where_it_begins_and_a_quote_without_an_end_says_what_it_took(tmp_path, redis_url):
+    path = tmp_path / "holders.csv"
+    huge = "1" * 200_000
+    good = "PH-200000,1,2,3,2026-01-31"
+    rows = [ROWS[0], good, f"PH-200001,{huge},2,3,2026-01-31", good, '"PH-200002,1,2,3,2026-01-31', good, good]
+    path.write_text("\n".join(rows))
+    result = run("load", path, "--json", redis_url=redis_url)
+    mistakes = {row["line"]: row["what"] for row in json.loads(result.stdout)["mistakes"]}
+
+    assert mistakes == {
+        3: "has a cell of more than 131072 characters",
+        5: "opens a quote that is never closed; it and all that comes after it were left out",
+    }
+
+
+def test_a_name_that_comes_twice_in_a_row_and_a_time_far_ahead_are_refused(tmp_path, redis_url):
+    path = tmp_path / "holders.jsonl"
+    row = {"policyholder_id": "PH-3", "claims_3y": 1, "paid_3y": 2, "tenure_days": 3}
+    twice = json.dumps(row | {"event_time": "2026-01-31"})[:-1] + ', "paid_3y": 9}'
+    times = ["9999-12-31T23:59:59-10:00", "0001-01-01T00:00:00+10:00", "2999-01-01"]
+    path.write_text("\n".join([twice, *(json.dumps(row | {"event_time": time}) for time in times)]))
+    result = run("load", path, "--json", redis_url=redis_url)
+    mistakes = [(row["line"], row["column"]) for row in json.loads(result.stdout)["mistakes"]]
+
+    assert mistakes == [(1, None), (2, "event_time"), (3, "event_time"), (4, "event_time")]
+
+
+@pytest.mark.parametrize("url", ["redis+cluster://127.0.0.1:1", "plain"])
+def test_a_cluster_that_cannot_be_used_is_said_as_redis_is(csv, url, redis_url):
+    if url == "plain":  # a server that is no cluster
+        url = redis_url.replace("redis://", "redis+cluster://").rpartition("/")[0]
+    result = run("load", csv, redis_url=url)
+
+    assert result.exit_code == 2
+    assert "is it reachable?" in result.output
 
 
 def test_redis_that_is_away_and_a_view_that_is_not_there_exit_with_2(csv):

@@ -1,5 +1,6 @@
 """`penstock features parity`: what it says before it reads anything, and what it tells Prometheus."""
 
+import socket
 import urllib.request
 
 import pytest
@@ -32,6 +33,14 @@ def test_a_pause_that_is_none_is_said() -> None:
 
 def test_a_port_for_metrics_that_nobody_could_ask_is_refused() -> None:
     assert "--metrics-port needs --every" in said("--pipeline", PAYMENTS, *NOWHERE, "--metrics-port", "9150")
+
+
+def test_a_port_for_metrics_that_is_taken_is_said() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        assert f"could not serve metrics on port {port}" in said(
+            "--pipeline", PAYMENTS, *NOWHERE, "--every", "5s", "--metrics-port", port
+        )
 
 
 def test_where_nothing_could_be_compared_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,7 +155,7 @@ def test_an_unreadable_value_is_wrong_and_a_missing_tide_is_not_compared() -> No
 
     found = compare({**answers, key: b"x" * 60}, EVENTS)
     assert (found.compared, found.wrong, dict(found.features)) == (3, 1, {"unreadable": 1})
-    assert found.named == ["a value that is none of this view: something else has written to its key"]
+    assert found.named == ["a value that is none of this view as it is declared now"]
     found = compare({of: each for of, each in answers.items() if not isinstance(of, tuple)}, EVENTS)
     assert (found.keys, found.compared, found.ratio) == (3, 0, None)
 

@@ -64,6 +64,15 @@ def test_a_mistake_in_a_view_has_its_line_and_the_nearest_name(lines, where, sai
     assert said in str(mistake)
 
 
+@pytest.mark.parametrize("number", [".inf", ".nan", f"1{'0' * 400}"])
+def test_a_default_is_a_number_that_a_double_holds(number):
+    text = holder("source: feast", **{"claims_3y: 0": f"claims_3y: {number}"})
+    with pytest.raises(PipelineInvalid) as caught:
+        loads(text)
+
+    assert "views.holder.defaults.claims_3y: the default of 'claims_3y' is not finite" in str(caught.value)
+
+
 def test_a_view_of_feast_must_say_when_it_is_stale():
     text = holder("source: feast").replace("    max_age: 30d\n", "", 1)
     with pytest.raises(PipelineInvalid) as caught:

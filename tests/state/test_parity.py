@@ -197,3 +197,11 @@ def test_one_key_that_is_hotter_than_the_bound_ends_the_search():
     slice_, _ = fill(rows, most=100)
 
     assert len(slice_) == 0
+
+
+@pytest.mark.parametrize("amounts", [(1.7e308, 1.7e308), (1e200, -1e200)])
+def test_numbers_whose_sum_or_square_no_double_holds_are_no_mismatch(amounts):
+    rows = [("dev_1", BEGAN + i, BEGAN + i, -HOUR, 0, i, amount, "card_1") for i, amount in enumerate((*amounts, 1.0))]
+    slice_, windows = fill(rows)
+
+    assert wrong(slice_, windows, tide=BEGAN + 10 * MINUTE) == (set(), 1)

@@ -91,6 +91,21 @@ def test_a_node_that_hangs_takes_no_answer_of_the_others_with_it(
     assert lacking(done) == [key for key in KEYS if node[key] == node[KEYS[0]]]
 
 
+def test_who_writes_to_a_cluster_that_is_gone_learns_it_as_of_any_redis(cluster: list[RedisServer]) -> None:
+    """By `RedisFailed`, for which the job `views` waits, also where the client's own error is none of Redis'."""
+    writer = FeatureWriter.connect(f"redis+cluster://127.0.0.1:{cluster[0].port}", PIPELINE, timeout=1.0)
+    move: Any = [("holder", 0, 4, Mark(1, 7, 9), b"")]
+    assert writer.move(move) == [True]
+    for node in cluster:
+        node.kill()
+    for _ in range(3):  # the first finds nodes gone, the next ones that there are none
+        with pytest.raises(RedisFailed):
+            writer.move(move)
+        with pytest.raises(RedisFailed):
+            writer.put([(b"penstock:claims:holder:K", b"x" * 24, None)])
+    writer.close()
+
+
 def test_nobody_waits_for_a_cluster_of_which_no_node_answers(until: Callable[..., None]) -> None:
     with reading(f"redis+cluster://127.0.0.1:{free_port()}") as store:
         until(lambda: store._link._away, "it has asked all nodes", timeout=5)

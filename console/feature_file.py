@@ -108,12 +108,12 @@ def read_lines(path: Path, names: Sequence[str], seen: Seen) -> Iterator[tuple[i
 def _csv_rows(text: TextIO, names: Sequence[str]) -> Iterator[tuple[int, Mapping[str, Any] | Refused]]:
     reader = csv.DictReader(text, strict=True)
     try:
-        lacking = [name for name in names if name not in (reader.fieldnames or ())]
+        header = reader.fieldnames or ()
     except csv.Error:
-        lacking = list(names)
-    if twice := [name for name, n in Counter(reader.fieldnames or ()).items() if n > 1]:
+        header = ()
+    if twice := [name for name, n in Counter(header).items() if n > 1]:
         raise FileUnusable(f"the header has {', '.join(twice)} more than once")
-    if lacking:
+    if lacking := [name for name in names if name not in header]:
         raise FileUnusable(f"the header lacks {', '.join(lacking)}; expected the columns {', '.join(names)}")
     while True:
         try:

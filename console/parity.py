@@ -130,7 +130,10 @@ def _print(found: Sequence[Compared], *, as_json: bool) -> None:
         share = "all keys" if each.share >= 1 else f"{each.share:.3%} of the keys"
         print(f"view {each.view}, {share}: {each.keys} seen, {each.compared} compared, {each.wrong} wrong", flush=True)
         if each.blind:
-            why = "Redis has no tide of this view. Do its jobs run, views among them?"
+            why = (
+                "Redis has no tide of this view, or an old one (do its jobs run, views among them?), or the events' "
+                "topic begins later than its longest window"
+            )
             print(f"  nothing could be compared: {why}", flush=True)
         for one in each.named:
             print(f"  {one}", flush=True)

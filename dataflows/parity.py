@@ -128,7 +128,7 @@ class Parity:
         """Compare what is served now.
 
         Args:
-            store: of the pipeline, without a cache.
+            store: of the pipeline; what its cache holds carries its own tide.
             catch_up: takes all events that the topic has by now. It is called after the values were read, so that none
                 of them can have an event that is not known here.
 

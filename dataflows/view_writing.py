@@ -63,6 +63,7 @@ class WritingViews:
         self._changelogs, self._views, self._connect, self._stopping = changelogs, views, connect, stopping
         self._redis: FeatureWriter | None = None
         self._writers: dict[str, ViewWriter] = {}
+        self._asked_of_eviction = False
         self._failures = 0
         self._try_at = 0.0
         self._writing_since: float | None = None
@@ -78,6 +79,7 @@ class WritingViews:
             if batch:
                 self._trying(lambda batch=batch: self._write(batch))  # type: ignore[misc]
             self._changelogs.tick()
+            self._tell_tides()
 
     def ready(self) -> tuple[bool, str]:
         """Whether every lane of this slot is written."""
@@ -130,17 +132,27 @@ class WritingViews:
     def _succeeded(self) -> None:
         if self._failures:
             log.info("Redis takes values again")
+        self._forget_trouble()
+
+    def _forget_trouble(self) -> None:
         self._failures, self._trouble = 0, ""
         view_metrics.set_failing(False)
+
+    def _tell_tides(self) -> None:
+        """Of the lanes that are this slot's, also while they wait for Redis."""
+        own = {*self._changelogs.open_lanes(), *self._changelogs.waiting()}
+        for topic, writer in self._writers.items():
+            view_metrics.set_tides(topic, {lane: at for lane, at in writer.tides().items() if (topic, lane) in own})
 
     def _open(self, counts: Mapping[str, int]) -> None:
         """Open the lanes that wait, from where Redis goes to."""
         waiting = self._changelogs.waiting()
         if not waiting:
+            if self._trouble and not self._changelogs.open_lanes():  # its lanes are another's now, and so the trouble
+                self._forget_trouble()
             return
         if self._redis is None:
             self._redis = self._connect()
-            self._warn_of_eviction(self._redis)
             self._writers = {
                 topic: ViewWriter(self._redis, views, counts[topic]) for topic, views in self._views.items()
             }
@@ -148,6 +160,9 @@ class WritingViews:
         for topic, writer in self._writers.items():
             lanes = [lane for of, lane in waiting if of == topic]
             starts |= {(topic, lane): start for lane, start in writer.begin(lanes).items()} if lanes else {}
+        if not self._asked_of_eviction:  # not before Redis has answered: what it does not say is taken for well
+            self._asked_of_eviction = True
+            self._warn_of_eviction(self._redis)
         self._changelogs.open(starts)
 
     def _write(self, batch: Mapping[str, Mapping[int, Sequence[Record]]]) -> None:
@@ -155,8 +170,6 @@ class WritingViews:
             writer = self._writers[topic]
             newer, older, lost = writer.write(by_lane)
             view_metrics.count_written(topic, newer, older)
-            open_lanes = {lane for of, lane in self._changelogs.open_lanes() if of == topic}
-            view_metrics.set_tides(topic, {lane: at for lane, at in writer.tides().items() if lane in open_lanes})
             if lost:
                 log.warning("Redis has lost values of lanes %s of %s; they are written again", lost, topic)
                 view_metrics.count_again(len(lost))

@@ -104,7 +104,7 @@ class Batch:
     columns: Mapping[str, Column] = field(default_factory=dict)
     """Contract fields, derived features, recalled features, feature views and scores: one flat name space."""
     ages: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
-    """Feature view to (n,) seconds since its value's event time; NaN where there is no value."""
+    """Feature view to (n,) seconds since the moment that its value speaks for; NaN where there is no value."""
     releases: Mapping[str, list[str | None]] = field(default_factory=dict)
     """Model to (n,) the release that gave the score; None where the fallback did."""
     shadows: Mapping[str, Mapping[str, npt.NDArray[np.float64]]] = field(default_factory=dict)

@@ -12,21 +12,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from operators import view_metrics
 from operators.lane_state import QUIET, Message
 from operators.lanes import LanesLost
 from operators.membership import Membership, consumer_properties
-from operators.patience import CALL_SECONDS
+from operators.patience import CALL_SECONDS, passes
 from operators.roll_call import RollCall
 from operators.topic_watch import TopicsUnfit
 
 log = logging.getLogger(__name__)
 
 _COMMIT_SECONDS = 1.0
-_PASSING = (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._RESOLVE)
 
 Lane: TypeAlias = "tuple[str, int]"
 """Topic and partition."""
@@ -130,7 +129,7 @@ class Changelogs:
         taken: dict[str, list[Message]] = {}
         for message in messages:
             if (error := message.error()) is not None:
-                if error.fatal() or not (error.retriable() or error.code() in _PASSING):
+                if not passes(error):
                     raise KafkaException(error)
                 continue
             at = str(message.topic()), message.partition()
@@ -143,10 +142,11 @@ class Changelogs:
         """Commit now and then what has been taken, which is all that was polled; tell the lag."""
         for roll_call in self._roll_calls:
             roll_call.look()
-        if time.monotonic() - self._commit_at < _COMMIT_SECONDS or not self._next:
+        if time.monotonic() - self._commit_at < _COMMIT_SECONDS:
             return
         self._commit_at = time.monotonic()
-        self._commit(asynchronous=True)
+        if self._next:
+            self._commit(asynchronous=True)
         lags = {}
         for (topic, lane), following in self._next.items():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, lane), cached=True)

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from bytewax.dataflow import Stream, operator
@@ -14,6 +13,7 @@ from bytewax.dataflow import Stream, operator
 from operators import metrics
 from operators.batch import Batch, Column, Item
 from operators.stage import stage
+from operators.view_keys import keys_of
 from state.features import FeatureStore
 from state.views import Lack, Values, View
 
@@ -26,7 +26,7 @@ class ViewRule:
     key: str
     """Column of the key: strings, or whole numbers."""
     max_age: float = math.inf
-    """Seconds from a value's event time to the decision, beyond which it is stale."""
+    """Seconds since the moment that a value speaks for, its event time or its lane's tide, beyond which it is stale."""
     on_missing: str = "default"
     """`default`, or the outcome that is demanded; it holds for unreadable and unavailable values too."""
     on_stale: str = "last_known"
@@ -62,7 +62,7 @@ class Enricher:
         """Enrich every row; none is ever lost, whatever Redis does."""
         if not self._rules or not len(batch):
             return batch
-        found = self._store.read({rule.view: _keys(batch.columns[rule.key]) for rule, _ in self._rules})
+        found = self._store.read({rule.view: keys_of(batch.columns[rule.key]) for rule, _ in self._rules})
         metrics.set_breaker("redis", self._store.is_open)
         joined = _Joined(len(batch), batch.degraded, batch.forced, self._severity)
         now = self._now()
@@ -134,12 +134,6 @@ class _Defaults:
         for column, default in zip(values.strings, self._strings, strict=True):
             for row in rows:
                 column[row] = default
-
-
-def _keys(column: Any) -> list[str | None]:
-    if isinstance(column, np.ndarray):
-        return [str(int(number)) if math.isfinite(number) else None for number in column.tolist()]
-    return list(column)
 
 
 def _columns(view: View, values: Values) -> dict[str, Column]:

@@ -49,7 +49,7 @@ _findings = Counts("penstock_findings", "Personal data found, or a scan that fai
 for _failed in ("SCAN_ERROR", "SCAN_TIMEOUT", "SCAN_TOO_LARGE"):
     _findings.start(_failed)
 _duplicates = Counter("penstock_duplicate_events", "Events already seen in their lane", registry=SLOT)
-_late = Counts("penstock_late_events", "Events late or far ahead, by what recall did with them", ["taken"], SLOT)
+_late = Counts("penstock_late_events", "Events late or far ahead, by what was done with them", ["taken"], SLOT)
 _decisions = Counts("penstock_decisions", "Decisions made", ["outcome"], SLOT)
 _degraded = Counts("penstock_degradations", "Things that decisions had to do without", ["what"], SLOT)
 _degraded_decisions = Counter("penstock_degraded_decisions", "Decisions made without something", registry=SLOT)
@@ -148,7 +148,7 @@ def count_duplicates(n: int) -> None:
 
 
 def count_late(taken: str, n: int) -> None:
-    """Count events out of time by what recall did: `included`, `ignored`, `too_late`, or `ahead` of the broker's."""
+    """Count events out of time by what was done: `included`, `ignored`, `too_late`, or `ahead`, as views do."""
     _late.add(n, taken)
 
 

@@ -54,7 +54,7 @@ class RedisFailed(Exception):
 
 
 class FeatureWriter:
-    """Writes values of one pipeline's views. Every method raises `RedisFailed` where Redis does not take it."""
+    """Writes values of one pipeline's views. What reads or writes them raises `RedisFailed` where Redis does not."""
 
     def __init__(self, client: Client, pipeline: str) -> None:
         """Write through `client`."""

@@ -68,7 +68,7 @@ class WindowedView:
         """Panes of each key, and the tide that they speak for."""
         tides = Tides.read(aside)
         if tides is None:
-            lack = aside if aside is Lack.UNAVAILABLE else Lack.MISSING
+            lack = aside if isinstance(aside, Lack) else Lack.MISSING
             return [lack] * len(keys)
         own = [tides.least()] * len(keys) if self.any_lane else tides.of(keys).tolist()
         return [self._kept(reply, tide) for reply, tide in zip(replies, own, strict=True)]

@@ -89,6 +89,7 @@ def test_json_lines_in_gzip_are_read_too(tmp_path, redis_url):
         ("x.csv", b"policyholder_id,claims_3y\n", "the header lacks event_time, paid_3y, tenure_days"),
         ("x.parquet", b"", "could not tell the format"),
         ("x.csv.gz", b"no gzip", "could not read"),
+        ("x.csv", b'"a"b,c\n"a"b,c\n', "the header lacks policyholder_id"),
         (
             "x.csv",
             b"policyholder_id,claims_3y,claims_3y,paid_3y,tenure_days,event_time\n",

@@ -117,7 +117,9 @@ def test_rejected_alert_fires_while_a_producer_is_broken(tmp_path: Path, launche
             lambda: not fires(0.01) and prometheus.value("penstock_stage_events_total") is not None, 20, "it is scraped"
         )
         wait_until(lambda: fires(0.5), 30, "the alert fires")
-        wait_until(lambda: not fires(0.01), 30, "the alert is cleared")  # others may fire: this process had other tests
+        wait_until(lambda: not fires(0.01), 30, "the alert is cleared")
+
+        assert prometheus.firing() == set()
 
 
 @pytest.mark.long  # 18 s; test_engine_alert.py has the same with the whole engine

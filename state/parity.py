@@ -161,6 +161,7 @@ class KeySlice:
             return _of_events(feature, [time for time, _ in valued], at_ms)
         if feature.function == "distinct":
             return _of_distinct(len({value for _, value in valued}))
+        # None was left out by `_is_value`, and of text there is only `distinct`, which mypy cannot know.
         numbers = [(time, float(value)) for time, value in valued]  # type: ignore[arg-type]
         if feature.function in ("sum", "mean", "stddev") and any(abs(number) > _LARGE for _, number in numbers):
             return _ANYTHING

@@ -179,7 +179,7 @@ def _value(line: int, row: Mapping[str, Any], columns: Columns) -> Value | Refus
         cell = row[name]
         if cell is None or (kind == "string" and _is_text(cell)):
             features.append(cell)
-        elif kind == "number" and (number := _number(cell)) is not None:
+        elif kind == "number" and (number := number_of(cell)) is not None:
             features.append(number)
         else:
             return Refused(line, name, f"expected a {'finite number' if kind == 'number' else 'text in UTF-8'}")
@@ -199,7 +199,8 @@ def _is_text(cell: Any) -> TypeGuard[str]:
         return False
 
 
-def _number(cell: Any) -> float | None:
+def number_of(cell: Any) -> float | None:
+    """A finite number, also from text; None where it is none."""
     if isinstance(cell, bool) or not isinstance(cell, (int, float, str)) or (isinstance(cell, str) and "_" in cell):
         return None
     try:

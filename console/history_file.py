@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from console.feature_file import FileUnusable, Refused, Seen, read_lines
+from console.feature_file import FileUnusable, Refused, Seen, number_of, read_lines
 
 if TYPE_CHECKING:
     import polars as pl
@@ -151,7 +151,7 @@ def _moment(cell: str) -> str:
 
 
 def _number(cell: str) -> float:
-    if "_" in cell or not math.isfinite(number := float(cell)):
+    if (number := number_of(cell)) is None:
         raise ValueError
     return number
 
